@@ -1,0 +1,98 @@
+# What can be made here. `make` alone lists it.
+#
+# All of it needs Go, make and git; the race detector also needs a C compiler. Nothing is installed outside bin/ and Go's
+# own caches.
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+.DELETE_ON_ERROR:
+
+# What may be set, in the environment or after `make`.
+FUZZTIME ?= 2m
+API_PATHS ?= ./api/...
+CRD_DIR ?= api/crds
+BENCH ?= .
+BENCHTIME ?= 1s
+BENCHCOUNT ?= 1
+BENCHPACKAGES ?= ./...
+KEEP ?=
+COMPONENTS ?=
+
+# The API server and etcd that tests start.
+export KUBEBUILDER_ASSETS := $(CURDIR)/bin/k8s
+# Each module says itself what it is built from; a workspace around this one has no say.
+export GOWORK := off
+
+VERSION = $(shell git describe --always --dirty 2>/dev/null || echo v0.0.0-dev)
+
+##@ Develop
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-zA-Z_-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: build
+build: ## build bin/pillion
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/pillion ./cmd/pillion
+
+.PHONY: generate
+generate: bin/tools/controller-gen ## write the deep copies and the CRDs from the types in api/
+	API_PATHS='$(API_PATHS)' CRD_DIR='$(CRD_DIR)' hack/generate.sh
+
+.PHONY: fmt
+fmt: bin/tools/golangci-lint ## format the Go code of every module
+	for module in $$(hack/modules.sh); do (cd "$$module" && $(CURDIR)/bin/tools/golangci-lint fmt ./...); done
+
+.PHONY: clean
+clean: ## remove bin/ (Go's caches stay, so making it again is quick)
+	rm -rf bin
+
+##@ Check
+
+.PHONY: verify
+verify: bin/tools/controller-gen ## fail if a generated file or a go.mod is not up to date; changes nothing
+	API_PATHS='$(API_PATHS)' CRD_DIR='$(CRD_DIR)' hack/verify.sh
+
+.PHONY: lint
+lint: bin/tools/golangci-lint ## run the linters, which also hold the direction of dependencies
+	hack/lint.sh
+
+.PHONY: test
+test: controlplane ## run every test, with a real API server, then every fuzz target for 5 s
+	hack/test.sh
+	FUZZTIME=5s hack/fuzz.sh
+
+.PHONY: fuzz
+fuzz: controlplane ## run every fuzz target for FUZZTIME (default 2m); FUZZ='^FuzzX' picks some
+	FUZZTIME='$(FUZZTIME)' hack/fuzz.sh
+
+.PHONY: bench
+bench: controlplane ## run the benchmarks; BENCH, BENCHTIME, BENCHCOUNT and BENCHPACKAGES narrow them
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime '$(BENCHTIME)' -count '$(BENCHCOUNT)' $(BENCHPACKAGES)
+
+##@ Try
+
+.PHONY: demo
+demo: controlplane build ## start a control plane and Pillion, and show what happens to a Pod; KEEP=1 leaves it running
+	KEEP='$(KEEP)' go run ./test/demo
+
+.PHONY: controlplane
+controlplane: ## fetch or build kube-apiserver and etcd into bin/k8s (minutes, the first time); COMPONENTS names others
+	@go -C test/controlplane run . --dest ../../bin/k8s $(COMPONENTS)
+
+.PHONY: controlplane-all
+controlplane-all: ## the same with kube-controller-manager, kube-scheduler, kubelet and kubectl
+	@go -C test/controlplane run . --dest ../../bin/k8s all
+
+# The tools are built when what pins them changes. The rename makes a build that was interrupted leave nothing.
+bin/tools/controller-gen: tool := sigs.k8s.io/controller-tools/cmd/controller-gen
+bin/tools/golangci-lint: tool := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+bin/tools/controller-gen bin/tools/golangci-lint: tools/go.mod tools/go.sum
+	@echo "building $(@F), once until tools/go.mod changes; the first time may take minutes"
+	@mkdir -p $(@D)
+	@CGO_ENABLED=0 go -C tools build -trimpath -buildvcs=false -ldflags '-s -w' -o ../$@.unfinished $(tool)
+	@touch $@.unfinished && mv $@.unfinished $@

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Runs every module's tests, with the race detector where it can be had, and says at the end which modules failed.
+# TESTFLAGS is passed to go test, PACKAGES (default ./...) says which packages of each module.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export KUBEBUILDER_ASSETS=${KUBEBUILDER_ASSETS:-$PWD/bin/k8s}
+
+# The race detector is C++ and is linked by cgo. Go turns cgo off by itself where it finds no C compiler.
+race=-race
+if [ "$(go env CGO_ENABLED)" != 1 ]; then
+	race=
+	cat >&2 <<-'NOTICE'
+
+		*********************************************************************
+		*  NO RACE DETECTOR: there is no C compiler here, or CGO_ENABLED=0.  *
+		*  The tests run without -race. Data races will NOT be found.        *
+		*  On Debian: apt-get install gcc libc6-dev                          *
+		*********************************************************************
+
+	NOTICE
+fi
+
+failed=()
+modules=$(hack/modules.sh)
+for module in $modules; do
+	echo "== go test ${race:+$race }${PACKAGES:-./...}  (module $module)"
+	# shellcheck disable=SC2086 # flags and patterns are meant to be split into words
+	go -C "$module" test $race ${TESTFLAGS:-} ${PACKAGES:-./...} || failed+=("$module")
+done
+
+if [ ${#failed[@]} -gt 0 ]; then
+	echo "tests failed in: ${failed[*]}" >&2
+	exit 1
+fi
