@@ -1,0 +1,71 @@
+package v1alpha1
+
+import "strings"
+
+// The annotation and label keys that Pillion reads and writes. They stand here and nowhere else.
+const (
+	// InjectKey asks for profiles: as an annotation of a Pod a list of names joined by commas, as a label of a namespace
+	// joined by dots, for a label's value has no commas. The annotation replaces the label.
+	InjectKey = Group + "/inject"
+
+	// None, as the value of InjectKey, declines everything but policy that enforces.
+	None = "none"
+
+	// InjectedKey marks a woven Pod: as a label with the value "true", as an annotation with JSON that names each
+	// profile's kind, revision and containers (see Injected). It is evidence for people and for counting, and is never
+	// trusted for a decision. A Pod that was woven more than once carries further annotations with the suffixes ".2",
+	// ".3" and so on, because an annotation that is there is never changed.
+	InjectedKey = Group + "/injected"
+
+	// SkippedKey is an annotation of a Pod: JSON that tells why a profile that policy chose was left out of it.
+	SkippedKey = Group + "/skipped"
+
+	// ConfigKeyPrefix starts the annotations that carry the configuration files of injected containers, which read them
+	// through a downwardAPI volume.
+	ConfigKeyPrefix = Group + "/config."
+
+	// ReservedPrefix starts the name of every container and volume that Pillion adds.
+	ReservedPrefix = "pillion-"
+
+	// overrideSuffix ends the prefix of an annotation that overrides a field: PROFILE.pillion.dev/FIELD.
+	overrideSuffix = "." + Group
+)
+
+// MaxProfileNameLength is the longest name of a profile. With ReservedPrefix and the suffix of a part it stays within the 63
+// characters of a DNS label.
+const MaxProfileNameLength = 40
+
+// OverrideKey returns the annotation that overrides one field of a profile.
+func OverrideKey(profile, fieldPath string) string {
+	return profile + overrideSuffix + "/" + fieldPath
+}
+
+// ParseOverrideKey takes an annotation key apart into the profile and the field that it overrides. ok is false for every
+// other key.
+func ParseOverrideKey(key string) (profile, fieldPath string, ok bool) {
+	prefix, fieldPath, found := strings.Cut(key, "/")
+	if !found {
+		return "", "", false
+	}
+	profile, ok = strings.CutSuffix(prefix, overrideSuffix)
+	return profile, fieldPath, ok
+}
+
+// ReservedName returns the name of a container or volume that a profile adds: "pillion-PROFILE", or "pillion-PROFILE-PART"
+// where it adds several.
+func ReservedName(profile, part string) string {
+	if part == "" {
+		return ReservedPrefix + profile
+	}
+	return ReservedPrefix + profile + "-" + part
+}
+
+// IsReservedName tells whether a container or volume of this name belongs to Pillion.
+func IsReservedName(name string) bool { return strings.HasPrefix(name, ReservedPrefix) }
+
+// Injected is one profile's entry in the JSON of the InjectedKey annotation, whose keys are profile names.
+type Injected struct {
+	Kind       PatternKind `json:"kind"`
+	Revision   string      `json:"revision"`
+	Containers []string    `json:"containers"`
+}

@@ -1,0 +1,179 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// ProfileSpec is what PatternProfile and ClusterPatternProfile share.
+type ProfileSpec struct {
+	Pattern `json:",inline"`
+
+	// overridable lists the fields of the pattern that a Pod may change by the annotation PROFILE.pillion.dev/FIELD. A field
+	// that is an object covers what is in it: resources covers resources.limits.memory. Nothing else can be changed.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=63
+	// +kubebuilder:validation:items:Pattern=`^[a-z][A-Za-z0-9-]*(\.[a-z][A-Za-z0-9-]*)*$`
+	Overridable []string `json:"overridable,omitempty"`
+
+	// failurePolicy says what becomes of a Pod that match chose when this profile cannot be woven into it, or when Pillion
+	// cannot be reached: Ignore admits it without this profile, Fail refuses it. A Pod that asks for the profile by name is
+	// always refused.
+	// +optional
+	// +default="Ignore"
+	// +kubebuilder:validation:Enum=Ignore;Fail
+	FailurePolicy FailurePolicy `json:"failurePolicy,omitempty"`
+}
+
+// FailurePolicy says what becomes of a Pod that policy chose and that cannot be woven.
+type FailurePolicy string
+
+// The failure policies.
+const (
+	FailurePolicyIgnore FailurePolicy = "Ignore"
+	FailurePolicyFail   FailurePolicy = "Fail"
+)
+
+// PatternProfileSpec says what a PatternProfile adds, and to which Pods of its namespace.
+type PatternProfileSpec struct {
+	ProfileSpec `json:",inline"`
+
+	// match chooses Pods of this namespace that get the profile without asking. Absent: only those that ask.
+	// +optional
+	Match *PodMatch `json:"match,omitempty"`
+}
+
+// ClusterPatternProfileSpec says what a ClusterPatternProfile adds, to which Pods, and who may use it.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.match) || !has(self.failurePolicy) || self.failurePolicy != 'Fail' || (has(self.match.namespaceSelector) && ((has(self.match.namespaceSelector.matchLabels) && size(self.match.namespaceSelector.matchLabels) > 0) || (has(self.match.namespaceSelector.matchExpressions) && size(self.match.namespaceSelector.matchExpressions) > 0)))",message="failurePolicy Fail wants a namespaceSelector that is not empty: an outage would stop every Pod of the cluster",fieldPath=".match"
+type ClusterPatternProfileSpec struct {
+	ProfileSpec `json:",inline"`
+
+	// allowedNamespaces selects the namespaces whose Pods may ask for this profile, by the namespaces' labels. Absent: all.
+	// It does not bound match, which says itself where it applies.
+	// +optional
+	AllowedNamespaces *metav1.LabelSelector `json:"allowedNamespaces,omitempty"`
+
+	// match chooses Pods, anywhere in the cluster, that get the profile without asking. Absent: only those that ask.
+	// +optional
+	Match *ClusterMatch `json:"match,omitempty"`
+}
+
+// PodMatch chooses Pods by their labels.
+type PodMatch struct {
+	// podSelector selects Pods by their labels. Absent or empty: all.
+	// +optional
+	PodSelector *metav1.LabelSelector `json:"podSelector,omitempty"`
+}
+
+// ClusterMatch chooses Pods by their namespaces' labels and their own.
+type ClusterMatch struct {
+	// namespaceSelector selects namespaces by their labels. Absent or empty: all that Pillion does not exclude.
+	// +optional
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+
+	// podSelector selects Pods by their labels. Absent or empty: all.
+	// +optional
+	PodSelector *metav1.LabelSelector `json:"podSelector,omitempty"`
+}
+
+// ProfileStatus is what the controller has observed of a profile.
+type ProfileStatus struct {
+	// conditions: Accepted tells whether the spec can be used, Ready whether Pods get the profile.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// observedGeneration is the generation of the spec that the conditions speak of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// kind is the pattern of the profile: GitSync, PrometheusAdapter, CacheAmbassador or TemplateProcessor.
+	// +optional
+	Kind PatternKind `json:"kind,omitempty"`
+
+	// revision is the hash of the effective spec, as woven Pods carry it in their annotation pillion.dev/injected.
+	// +optional
+	Revision string `json:"revision,omitempty"`
+}
+
+// The conditions of a profile and their reasons.
+const (
+	ConditionAccepted = "Accepted"
+	ConditionReady    = "Ready"
+)
+
+// PatternProfile says which containers Pods of its namespace get, by the annotation pillion.dev/inject, by the namespace's
+// label of that name, or because match chooses them. Whoever may write one runs code in the namespace.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=pp,categories=pillion
+// +kubebuilder:printcolumn:name="Pattern",type=string,JSONPath=`.status.kind`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Revision",type=string,JSONPath=`.status.revision`,priority=1
+// +kubebuilder:printcolumn:name="Failure policy",type=string,JSONPath=`.spec.failurePolicy`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 40 && self.metadata.name != 'none'",message="a profile's name is a DNS label of at most 40 characters, and not 'none': containers and volumes are named after it"
+type PatternProfile struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec says what the profile adds, and to which Pods.
+	// +required
+	Spec PatternProfileSpec `json:"spec"`
+
+	// status is what the controller has observed of the profile.
+	// +optional
+	Status ProfileStatus `json:"status,omitempty,omitzero"`
+}
+
+// PatternProfileList is a list of PatternProfiles.
+//
+// +kubebuilder:object:root=true
+type PatternProfileList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []PatternProfile `json:"items"`
+}
+
+// ClusterPatternProfile says which containers Pods of any namespace get, by the annotation pillion.dev/inject, by their
+// namespace's label of that name, or because match chooses them: cluster-wide policy.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=cpp,categories=pillion
+// +kubebuilder:printcolumn:name="Pattern",type=string,JSONPath=`.status.kind`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Revision",type=string,JSONPath=`.status.revision`,priority=1
+// +kubebuilder:printcolumn:name="Failure policy",type=string,JSONPath=`.spec.failurePolicy`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 40 && self.metadata.name != 'none'",message="a profile's name is a DNS label of at most 40 characters, and not 'none': containers and volumes are named after it"
+type ClusterPatternProfile struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec says what the profile adds, to which Pods, and who may use it.
+	// +required
+	Spec ClusterPatternProfileSpec `json:"spec"`
+
+	// status is what the controller has observed of the profile.
+	// +optional
+	Status ProfileStatus `json:"status,omitempty,omitzero"`
+}
+
+// ClusterPatternProfileList is a list of ClusterPatternProfiles.
+//
+// +kubebuilder:object:root=true
+type ClusterPatternProfileList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []ClusterPatternProfile `json:"items"`
+}

@@ -1,0 +1,195 @@
+package injectors
+
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/weave"
+)
+
+// user is the uid and gid of injected containers. It has a passwd entry in the git-sync image, without which ssh refuses to run.
+const user = 65533
+
+// serviceAccountPath is where the API server mounts the ServiceAccount's token unless something is mounted there already.
+const serviceAccountPath = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+// Build returns what the pattern of the request adds: its Fragment, hardened so that Pod Security "restricted" admits it.
+func Build(injector Injector, request Request) (weave.Fragment, []Problem) {
+	fragment, problems := injector.Fragment(request)
+	if len(problems) > 0 {
+		return weave.Fragment{}, problems
+	}
+	harden(&fragment, request.Pod)
+	return fragment, nil
+}
+
+// harden sets what every injected container has, whatever its pattern: a restricted security context, the cause of a failure in
+// its status, no ServiceAccount token, and requests that equal the limits where the Pod is Guaranteed.
+func harden(fragment *weave.Fragment, pod *corev1.Pod) {
+	hideToken := len(fragment.InitContainers) > 0 &&
+		(pod.Spec.AutomountServiceAccountToken == nil || *pod.Spec.AutomountServiceAccountToken)
+	volume := v1alpha1.ReservedName(fragment.Profile, "no-token")
+	if hideToken {
+		fragment.Volumes = append(fragment.Volumes, emptyDir(volume, resource.MustParse("1Mi")))
+	}
+	guaranteed := isGuaranteed(pod)
+	for i := range fragment.InitContainers {
+		container := &fragment.InitContainers[i]
+		container.SecurityContext = restricted()
+		container.TerminationMessagePolicy = corev1.TerminationMessageFallbackToLogsOnError
+		if hideToken {
+			container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{
+				Name: volume, MountPath: serviceAccountPath, ReadOnly: true,
+			})
+		}
+		if guaranteed {
+			container.Resources.Requests = container.Resources.Limits
+		}
+	}
+}
+
+func restricted() *corev1.SecurityContext {
+	return &corev1.SecurityContext{
+		RunAsNonRoot:             new(true),
+		RunAsUser:                new(int64(user)),
+		RunAsGroup:               new(int64(user)),
+		AllowPrivilegeEscalation: new(false),
+		ReadOnlyRootFilesystem:   new(true),
+		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		SeccompProfile:           &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+}
+
+// isGuaranteed tells whether the Pod's QoS class is Guaranteed: every container has limits for CPU and memory, and its requests,
+// where they are set, equal them.
+func isGuaranteed(pod *corev1.Pod) bool {
+	guaranteed := func(containers []corev1.Container) bool {
+		for i := range containers {
+			for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+				limit, ok := containers[i].Resources.Limits[name]
+				if !ok || limit.IsZero() {
+					return false
+				}
+				if request, ok := containers[i].Resources.Requests[name]; ok && request.Cmp(limit) != 0 {
+					return false
+				}
+			}
+		}
+		return true
+	}
+	return len(pod.Spec.Containers) > 0 && guaranteed(pod.Spec.Containers) && guaranteed(pod.Spec.InitContainers)
+}
+
+// resources are a pattern's default amounts of CPU and memory. They are parsed once per call from constants.
+type resources struct {
+	cpuRequest, cpuLimit       string
+	memoryRequest, memoryLimit string
+}
+
+// withDefaults returns the settings' requests and limits, each key that is absent filled with the default. A lone request
+// above the default limit raises that limit, a lone limit below the default request lowers that request: the API server
+// would refuse the Pod otherwise.
+func (defaults resources) with(settings v1alpha1.Resources) corev1.ResourceRequirements {
+	requirements := corev1.ResourceRequirements{Requests: corev1.ResourceList{}, Limits: corev1.ResourceList{}}
+	set := func(name corev1.ResourceName, request, limit *resource.Quantity, defaultRequest, defaultLimit string) {
+		if defaultRequest != "" && request == nil {
+			q := resource.MustParse(defaultRequest)
+			if limit != nil && limit.Cmp(q) < 0 {
+				q = limit.DeepCopy()
+			}
+			requirements.Requests[name] = q
+		} else if request != nil {
+			requirements.Requests[name] = request.DeepCopy()
+		}
+		if defaultLimit != "" && limit == nil {
+			q := resource.MustParse(defaultLimit)
+			if request != nil && request.Cmp(q) > 0 {
+				q = request.DeepCopy()
+			}
+			requirements.Limits[name] = q
+		} else if limit != nil {
+			requirements.Limits[name] = limit.DeepCopy()
+		}
+	}
+	set(corev1.ResourceCPU, settings.Requests.CPU, settings.Limits.CPU, defaults.cpuRequest, defaults.cpuLimit)
+	set(corev1.ResourceMemory, settings.Requests.Memory, settings.Limits.Memory, defaults.memoryRequest, defaults.memoryLimit)
+	set(corev1.ResourceEphemeralStorage, settings.Requests.EphemeralStorage, settings.Limits.EphemeralStorage, "", "")
+	return requirements
+}
+
+// newContainer returns a container with the settings that every pattern offers. part distinguishes the containers of a profile
+// that has several.
+func newContainer(request Request, part, defaultImage string, settings *v1alpha1.ContainerSettings, defaults resources) corev1.Container {
+	container := corev1.Container{
+		Name:            v1alpha1.ReservedName(request.Profile, part),
+		Image:           defaultImage,
+		ImagePullPolicy: settings.ImagePullPolicy,
+		Resources:       defaults.with(settings.Resources),
+	}
+	if settings.Image != "" {
+		container.Image = settings.Image
+	}
+	return container
+}
+
+// addEnv adds the settings' variables to a container, after the pattern's own. A variable that the pattern sets itself is the
+// profile's to change.
+func addEnv(container *corev1.Container, settings *v1alpha1.ContainerSettings) {
+next:
+	for _, variable := range settings.Env {
+		added := corev1.EnvVar{Name: variable.Name, Value: literal(variable.Value)}
+		for i := range container.Env {
+			if container.Env[i].Name == variable.Name {
+				container.Env[i] = added
+				continue next
+			}
+		}
+		container.Env = append(container.Env, added)
+	}
+}
+
+// literal escapes a string for a container's command, args or env, where the kubelet would expand $(NAME).
+func literal(s string) string { return strings.ReplaceAll(s, "$", "$$") }
+
+func emptyDir(name string, sizeLimit resource.Quantity) corev1.Volume {
+	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
+		EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &sizeLimit},
+	}}
+}
+
+// configFile is a file that reaches a container through a Pod annotation and a downwardAPI volume.
+type configFile struct {
+	// key distinguishes the annotations of a profile with several files; empty for the first.
+	key string
+	// path is relative to the volume.
+	path    string
+	content string
+}
+
+// addConfig adds configuration files to the Fragment and returns the mount of the volume that holds them. No object has to be
+// created, collected or raced with; nothing secret may travel that way.
+func addConfig(fragment *weave.Fragment, mountPath string, files ...configFile) corev1.VolumeMount {
+	volume := corev1.Volume{
+		Name:         v1alpha1.ReservedName(fragment.Profile, "config"),
+		VolumeSource: corev1.VolumeSource{DownwardAPI: &corev1.DownwardAPIVolumeSource{}},
+	}
+	if fragment.Annotations == nil {
+		fragment.Annotations = map[string]string{}
+	}
+	for _, file := range files {
+		key := v1alpha1.ConfigKeyPrefix + fragment.Profile
+		if file.key != "" {
+			key += "." + file.key
+		}
+		fragment.Annotations[key] = file.content
+		volume.DownwardAPI.Items = append(volume.DownwardAPI.Items, corev1.DownwardAPIVolumeFile{
+			Path:     file.path,
+			FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.annotations['" + key + "']"},
+		})
+	}
+	fragment.Volumes = append(fragment.Volumes, volume)
+	return corev1.VolumeMount{Name: volume.Name, MountPath: mountPath, ReadOnly: true}
+}

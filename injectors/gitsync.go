@@ -1,0 +1,222 @@
+package injectors
+
+import (
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/weave"
+)
+
+// Where git-sync finds its things.
+const (
+	gitDirectory       = "/git"
+	gitSecretDirectory = "/etc/git-secret"
+	gitConfigDirectory = "/etc/git-sync"
+	gitSparseFile      = "sparse-checkout"
+)
+
+// probeSlack is how long the startup probe waits beyond the time of one sync, so that git-sync itself says why it timed out.
+const probeSlack = 10 * time.Second
+
+// gitSyncInjector is the Sidecar pattern: a directory that follows a git ref, by git-sync v4.7.
+func gitSyncInjector() Injector {
+	return Injector{
+		Kind:     v1alpha1.KindGitSync,
+		Field:    "gitSync",
+		Validate: validateGitSync,
+		Fragment: gitSyncFragment,
+	}
+}
+
+func validateGitSync(pattern *v1alpha1.Pattern, path *field.Path) field.ErrorList {
+	spec := pattern.GitSync
+	errs := validateURL(spec.Repo, path.Child("repo"))
+	if spec.OnSync != nil {
+		errs = append(errs, validateURL(spec.OnSync.URL, path.Child("onSync", "url"))...)
+	}
+	return errs
+}
+
+// validateURL refuses what the schema's regular expressions let pass: wrong percent escapes and ports over 65535. It has nothing
+// to say of user@host:path, which is no URL.
+func validateURL(s string, path *field.Path) field.ErrorList {
+	if !strings.Contains(s, "://") {
+		return nil
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return field.ErrorList{field.Invalid(path, s, "is not a URL; write a % as %25 and check the port")}
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return field.ErrorList{field.Invalid(path, s, "the port must be from 1 to 65535")}
+		}
+	}
+	return nil
+}
+
+func gitSyncFragment(request Request) (weave.Fragment, []Problem) {
+	spec := request.Pattern.GitSync
+	fragment := weave.Fragment{Profile: request.Profile}
+
+	container := newContainer(request, "", request.Images.GitSync, &spec.ContainerSettings, resources{
+		cpuRequest: "10m", cpuLimit: "500m",
+		memoryRequest: "32Mi", memoryLimit: "256Mi", // git unpacks what it fetches in memory
+	})
+	container.Args = gitSyncArgs(spec)
+	container.Env = []corev1.EnvVar{{Name: "HOME", Value: "/tmp"}} // git keeps its credential cache there
+	addCheckout(&fragment, &container, spec)
+	addCredentials(&fragment, &container, spec.Credentials)
+	addSparseCheckout(&fragment, &container, spec.SparseCheckout)
+	addWebhook(&container, spec.OnSync)
+	addEnv(&container, &spec.ContainerSettings)
+	if spec.Mode != v1alpha1.GitSyncOnce {
+		container.RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+		container.StartupProbe = firstSyncProbe(spec)
+	}
+
+	fragment.InitContainers = []corev1.Container{container}
+	return fragment, nil
+}
+
+func gitSyncArgs(spec *v1alpha1.GitSync) []string {
+	args := []string{
+		"--repo=" + literal(spec.Repo),
+		"--ref=" + literal(spec.Ref),
+		// The mount itself belongs to root, and git would refuse it for ever ("dubious ownership").
+		"--root=" + gitDirectory + "/.git-sync",
+		"--link=" + gitDirectory + "/" + spec.Link,
+		fmt.Sprintf("--depth=%d", *spec.Depth),
+		"--submodules=" + strings.ToLower(string(spec.Submodules)),
+		"--sync-timeout=" + spec.SyncTimeout.Duration.String(),
+	}
+	if spec.Mode == v1alpha1.GitSyncOnce {
+		return append(args, "--one-time")
+	}
+	return append(args,
+		"--period="+spec.Period.Duration.String(),
+		// Once the app runs, a server that is away must not end git-sync. Before, it must: the Pod's status then tells the cause.
+		"--max-failures=-1",
+		"--init-max-failures=5",
+		"--init-period=2s",
+		// A process whose working directory is in the old commit's files keeps it for a while.
+		"--stale-worktree-timeout=60s",
+	)
+}
+
+// firstSyncProbe holds the app until the link is there. It looks for the files and not at git-sync's HTTP endpoint, which turns
+// the Pod unready when git-sync restarts while the server is away.
+func firstSyncProbe(spec *v1alpha1.GitSync) *corev1.Probe {
+	wait := spec.SyncTimeout.Duration + probeSlack
+	return &corev1.Probe{
+		ProbeHandler: corev1.ProbeHandler{
+			Exec: &corev1.ExecAction{Command: []string{"test", "-e", gitDirectory + "/" + spec.Link + "/"}},
+		},
+		PeriodSeconds:    1,
+		TimeoutSeconds:   2,
+		FailureThreshold: int32(wait / time.Second), //nolint:gosec // the schema bounds syncTimeout to an hour
+	}
+}
+
+// addCheckout adds the volume of the files to git-sync and the app, and a /tmp, without which git-sync does not start.
+func addCheckout(fragment *weave.Fragment, container *corev1.Container, spec *v1alpha1.GitSync) {
+	checkout := emptyDir(v1alpha1.ReservedName(fragment.Profile, ""), spec.SizeLimit.DeepCopy())
+	tmp := emptyDir(v1alpha1.ReservedName(fragment.Profile, "tmp"), resource.MustParse("64Mi"))
+	fragment.Volumes = append(fragment.Volumes, checkout, tmp)
+	container.VolumeMounts = append(container.VolumeMounts,
+		corev1.VolumeMount{Name: checkout.Name, MountPath: gitDirectory},
+		corev1.VolumeMount{Name: tmp.Name, MountPath: "/tmp"},
+	)
+	fragment.Additions = append(fragment.Additions, weave.Addition{
+		Containers: spec.Containers,
+		VolumeMounts: []corev1.VolumeMount{{
+			Name: checkout.Name, MountPath: string(spec.MountPath), ReadOnly: *spec.ReadOnly,
+		}},
+	})
+}
+
+// addCredentials shows git-sync, and nobody else, the keys of the Secret that it needs.
+func addCredentials(fragment *weave.Fragment, container *corev1.Container, credentials *v1alpha1.GitSyncCredentials) {
+	const key, knownHosts, password = "ssh", "known_hosts", "password"
+	switch {
+	case credentials == nil:
+
+	case credentials.SSH != nil:
+		ssh := credentials.SSH
+		items := []corev1.KeyToPath{{Key: ssh.Key, Path: key}}
+		container.Args = append(container.Args, "--ssh-key-file="+gitSecretDirectory+"/"+key)
+		if *ssh.KnownHosts {
+			items = append(items, corev1.KeyToPath{Key: knownHosts, Path: knownHosts})
+			container.Args = append(container.Args, "--ssh-known-hosts-file="+gitSecretDirectory+"/"+knownHosts)
+		} else {
+			container.Args = append(container.Args, "--ssh-known-hosts=false")
+		}
+		addGitSecret(fragment, container, ssh.SecretName, items...)
+
+	case credentials.Basic != nil:
+		container.Env = append(container.Env, corev1.EnvVar{
+			Name: "GITSYNC_USERNAME",
+			ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{
+				LocalObjectReference: corev1.LocalObjectReference{Name: credentials.Basic.SecretName},
+				Key:                  corev1.BasicAuthUsernameKey,
+			}},
+		})
+		container.Args = append(container.Args, "--password-file="+gitSecretDirectory+"/"+password)
+		addGitSecret(fragment, container, credentials.Basic.SecretName,
+			corev1.KeyToPath{Key: corev1.BasicAuthPasswordKey, Path: password})
+
+	case credentials.Token != nil:
+		token := credentials.Token
+		container.Args = append(container.Args,
+			"--username="+literal(token.Username),
+			"--password-file="+gitSecretDirectory+"/"+password)
+		addGitSecret(fragment, container, token.SecretName, corev1.KeyToPath{Key: token.Key, Path: password})
+	}
+}
+
+// addGitSecret mounts keys of a Secret. Its files belong to root, so that they must be readable by all: ssh looks only at the mode
+// of files of its own uid. It is optional, so that git-sync says in the Pod's status which file is missing; the kubelet would
+// wait for it without end.
+func addGitSecret(fragment *weave.Fragment, container *corev1.Container, secret string, items ...corev1.KeyToPath) {
+	volume := corev1.Volume{
+		Name: v1alpha1.ReservedName(fragment.Profile, "credentials"),
+		VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{
+			SecretName: secret, Items: items, DefaultMode: new(int32(0o444)), Optional: new(true),
+		}},
+	}
+	fragment.Volumes = append(fragment.Volumes, volume)
+	container.VolumeMounts = append(container.VolumeMounts,
+		corev1.VolumeMount{Name: volume.Name, MountPath: gitSecretDirectory, ReadOnly: true})
+}
+
+func addSparseCheckout(fragment *weave.Fragment, container *corev1.Container, patterns []string) {
+	if len(patterns) == 0 {
+		return
+	}
+	mount := addConfig(fragment, gitConfigDirectory, configFile{
+		path: gitSparseFile, content: strings.Join(patterns, "\n") + "\n",
+	})
+	container.VolumeMounts = append(container.VolumeMounts, mount)
+	container.Args = append(container.Args, "--sparse-checkout-file="+gitConfigDirectory+"/"+gitSparseFile)
+}
+
+func addWebhook(container *corev1.Container, webhook *v1alpha1.GitSyncWebhook) {
+	if webhook == nil {
+		return
+	}
+	container.Args = append(container.Args,
+		"--webhook-url="+literal(webhook.URL),
+		"--webhook-method="+webhook.Method,
+		fmt.Sprintf("--webhook-success-status=%d", *webhook.SuccessStatus),
+		"--webhook-timeout="+webhook.Timeout.Duration.String(),
+		"--webhook-backoff="+webhook.Backoff.Duration.String(),
+	)
+}

@@ -1,0 +1,57 @@
+// Package injectors holds the patterns, a file each: what a pattern adds to a Pod for a typed spec. It is pure.
+package injectors
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/weave"
+)
+
+// Injector is one pattern.
+type Injector struct {
+	// Kind names the pattern to people, Field is its field in the spec of a profile.
+	Kind  v1alpha1.PatternKind
+	Field string
+
+	// Validate says what is wrong with a spec that the CRD's schema cannot see: the configuration of a program that would not
+	// start with it. It is called with the spec of every profile, and with every spec that a Pod's annotations changed.
+	// path is the path of the pattern's field. All problems are reported.
+	Validate func(pattern *v1alpha1.Pattern, path *field.Path) field.ErrorList
+
+	// Fragment says what the pattern adds to the Pod of the request. Its problems are those of this Pod with this spec: a
+	// volume or container that the Pod does not have, say.
+	Fragment func(request Request) (weave.Fragment, []Problem)
+
+	// Sources names the profiles whose volumes this one reads; they come before it. Nil: none.
+	Sources func(pattern *v1alpha1.Pattern) []string
+}
+
+// All returns the patterns.
+func All() []Injector {
+	return []Injector{
+		gitSyncInjector(),
+		prometheusAdapterInjector(),
+		cacheAmbassadorInjector(),
+		templateProcessorInjector(),
+	}
+}
+
+// Request is what an injector sees. Nothing in it may be changed.
+type Request struct {
+	// Profile is the name of the profile.
+	Profile string
+
+	// Pattern is the effective spec: defaulted, overridden by the Pod's annotations and valid.
+	Pattern *v1alpha1.Pattern
+
+	// Pod is the Pod without what is reserved: no container, volume or annotation of Pillion's.
+	Pod *corev1.Pod
+
+	// Applied holds the effective specs of the other profiles that this Pod has or gets, by name.
+	Applied map[string]*v1alpha1.Pattern
+
+	// Images says which images stand for the patterns' programs.
+	Images Images
+}

@@ -1,0 +1,182 @@
+package injectors
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/weave"
+)
+
+const (
+	// metricsPortName names the port of the Pod with the metrics, by which a PodMonitor finds it.
+	metricsPortName = "metrics"
+
+	loopback = "127.0.0.1"
+)
+
+// prometheusAdapterInjector serves Prometheus metrics of an app that has none. Nobody waits for a scrape, so the exporters have
+// no startup probe, which would cost the app a second or more, and behind a mesh with strict mTLS would never pass;
+// statsd_exporter has one, for what the app sends before it listens is lost.
+func prometheusAdapterInjector() Injector {
+	return Injector{
+		Kind:     v1alpha1.KindPrometheusAdapter,
+		Field:    "prometheusAdapter",
+		Validate: validatePrometheusAdapter,
+		Fragment: prometheusAdapterFragment,
+	}
+}
+
+func validatePrometheusAdapter(pattern *v1alpha1.Pattern, path *field.Path) field.ErrorList {
+	switch spec := pattern.PrometheusAdapter; {
+	case spec.JSON != nil:
+		return validateJSONSource(spec.JSON, path.Child("json"))
+	case spec.StatsD != nil:
+		return validateStatsDSource(spec, path)
+	case spec.Logs != nil:
+		return validateLogsSource(spec.Logs, path.Child("logs"))
+	case spec.Server != nil:
+		return validateServerSource(spec, path)
+	}
+	return nil
+}
+
+func prometheusAdapterFragment(request Request) (weave.Fragment, []Problem) {
+	if problems := adapterProblems(request); len(problems) > 0 {
+		return weave.Fragment{}, problems
+	}
+	spec := request.Pattern.PrometheusAdapter
+	fragment := weave.Fragment{Profile: request.Profile}
+	switch {
+	case spec.JSON != nil:
+		addJSONExporter(request, &fragment)
+	case spec.StatsD != nil:
+		addStatsDExporter(request, &fragment)
+	case spec.Logs != nil:
+		addMtail(request, &fragment)
+	case spec.Server != nil:
+		addServerExporter(request, &fragment)
+	}
+	if spec.ScrapeAnnotations == nil || *spec.ScrapeAnnotations {
+		addScrapeAnnotations(&fragment, spec)
+	}
+	return fragment, nil
+}
+
+// adapterProblems says why this Pod cannot have an adapter.
+func adapterProblems(request Request) (problems []Problem) {
+	port := metricsPort(request.Pattern.PrometheusAdapter)
+	if request.Pod.Spec.HostNetwork {
+		problems = append(problems, Problem{Reason: ReasonHostNetwork, Message: fmt.Sprintf(
+			"profile %q would open port %d on the node, for the Pod uses the host's network: remove hostNetwork from the Pod, "+
+				"or do not ask for the profile", request.Profile, port)})
+	}
+	for _, container := range slices.Concat(request.Pod.Spec.InitContainers, request.Pod.Spec.Containers) {
+		for _, taken := range container.Ports {
+			if taken.Name == metricsPortName {
+				problems = append(problems, Problem{Reason: ReasonMetricsPortTaken, Message: fmt.Sprintf(
+					"container %q has a port named %q already (%d), the name by which the metrics of profile %q would be found: "+
+						"scrape that one, or give it another name", container.Name, metricsPortName, taken.ContainerPort, request.Profile)})
+			}
+		}
+	}
+	return problems
+}
+
+// metricsPort is the port of the Pod on which Prometheus finds the metrics.
+func metricsPort(spec *v1alpha1.PrometheusAdapter) int32 {
+	switch {
+	case spec.MetricsPort != 0:
+		return spec.MetricsPort
+	case spec.JSON != nil:
+		return 7979
+	case spec.StatsD != nil:
+		return 9102
+	case spec.Logs != nil:
+		return 3903
+	default:
+		return serverDefaults(spec.Server.Type).metricsPort
+	}
+}
+
+func metricsPath(spec *v1alpha1.PrometheusAdapter) string {
+	if spec.Path == "" {
+		return "/metrics"
+	}
+	return spec.Path
+}
+
+// loopbackPort is where an exporter listens that a proxy fronts: so far from the metrics' port that the ports next to those of
+// well-known exporters stay free, and below the ephemeral ports where that one is.
+func loopbackPort(metricsPort int32) int32 {
+	const distance = 10000
+	if metricsPort > 65535-distance {
+		return metricsPort - distance
+	}
+	return metricsPort + distance
+}
+
+func listenAddress(host string, port int32) string {
+	return net.JoinHostPort(host, strconv.Itoa(int(port)))
+}
+
+// newExporter returns the native sidecar that makes the metrics.
+func newExporter(request Request, image string, defaults resources) corev1.Container {
+	container := newContainer(request, "", image, &request.Pattern.PrometheusAdapter.ContainerSettings, defaults)
+	container.RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+	return container
+}
+
+// addExporter adds an exporter that serves the metrics to whoever reaches the Pod.
+func addExporter(request Request, fragment *weave.Fragment, container corev1.Container) {
+	spec := request.Pattern.PrometheusAdapter
+	addEnv(&container, &spec.ContainerSettings)
+	exposeMetrics(fragment, &container, spec)
+	fragment.InitContainers = append(fragment.InitContainers, container)
+}
+
+// addFrontedExporter adds an exporter that serves on loopback, at loopbackPort, and the proxy that serves one URL of it to
+// whoever reaches the Pod. It is for exporters that would ask any target that a request names, some with the password that
+// they hold.
+func addFrontedExporter(request Request, fragment *weave.Fragment, container corev1.Container, urlPath string) {
+	spec := request.Pattern.PrometheusAdapter
+	port := loopbackPort(metricsPort(spec))
+	addEnv(&container, &spec.ContainerSettings)
+	fragment.Ports = append(fragment.Ports, weave.Port{Container: container.Name, Port: port})
+
+	settings := v1alpha1.ContainerSettings{ImagePullPolicy: spec.ImagePullPolicy}
+	proxy := newContainer(request, "proxy", request.Images.Pillion, &settings, resources{
+		cpuRequest: "5m", cpuLimit: "100m", memoryRequest: "32Mi", memoryLimit: "96Mi",
+	})
+	proxy.RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+	proxy.Args = []string{
+		"metrics-proxy",
+		"--listen-address=" + listenAddress("", metricsPort(spec)),
+		"--path=" + metricsPath(spec),
+		"--upstream=http://" + listenAddress(loopback, port) + urlPath,
+	}
+	exposeMetrics(fragment, &proxy, spec)
+	fragment.InitContainers = append(fragment.InitContainers, container, proxy)
+}
+
+// exposeMetrics declares the metrics' port on the container that listens on it.
+func exposeMetrics(fragment *weave.Fragment, container *corev1.Container, spec *v1alpha1.PrometheusAdapter) {
+	port := metricsPort(spec)
+	container.Ports = []corev1.ContainerPort{{Name: metricsPortName, ContainerPort: port, Protocol: corev1.ProtocolTCP}}
+	fragment.Ports = append(fragment.Ports, weave.Port{Container: container.Name, Port: port})
+}
+
+// addScrapeAnnotations adds the annotations by which the usual Prometheus configuration finds the metrics.
+func addScrapeAnnotations(fragment *weave.Fragment, spec *v1alpha1.PrometheusAdapter) {
+	if fragment.Annotations == nil {
+		fragment.Annotations = map[string]string{}
+	}
+	fragment.Annotations["prometheus.io/scrape"] = "true"
+	fragment.Annotations["prometheus.io/port"] = strconv.Itoa(int(metricsPort(spec)))
+	fragment.Annotations["prometheus.io/path"] = metricsPath(spec)
+}

@@ -1,0 +1,21 @@
+package injectors
+
+import "github.com/pillion-dev/pillion/weave"
+
+// Reason and Problem are those of weaving: an injector refuses a Pod in the same terms.
+type (
+	Reason  = weave.Reason
+	Problem = weave.Problem
+)
+
+// The reasons that injectors give.
+const (
+	// ReasonVolumeNotFound says that the Pod has no volume of the name that the profile reads.
+	ReasonVolumeNotFound Reason = "VolumeNotFound"
+	// ReasonSourceNotApplied says that the profile whose files this one reads is not applied to the Pod.
+	ReasonSourceNotApplied Reason = "SourceNotApplied"
+	// ReasonHostNetwork says that the profile's port would be opened on the node, for the Pod uses the host's network.
+	ReasonHostNetwork Reason = "HostNetwork"
+	// ReasonMetricsPortTaken says that a container of the app has a port of the name by which the metrics would be found.
+	ReasonMetricsPortTaken Reason = "MetricsPortTaken"
+)

@@ -1,0 +1,388 @@
+package profiles
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/injectors"
+	"github.com/pillion-dev/pillion/weave"
+)
+
+// The bounds of a Pod, which bound the work of a request.
+const (
+	// maxContainers is how many containers a Pod may have, of all kinds, for Pillion to weave into it.
+	maxContainers = 250
+	// maxAnnotationBytes is what the API server allows a Pod's annotations to hold, keys and values together
+	// (TotalAnnotationSizeLimitB in k8s.io/apimachinery/pkg/api/validation).
+	maxAnnotationBytes = 256 << 10
+)
+
+// Decide says what becomes of a Pod that is created in a namespace. The Pod must have been decoded from JSON (see
+// weave.NewWeaver) and is not changed; its own namespace is not read, for it may be empty. The same inputs give the same
+// Decision.
+func Decide(snapshot *Snapshot, namespace Namespace, pod *corev1.Pod) Decision {
+	if isExempt(snapshot, namespace, pod) {
+		return Decision{Allowed: true, Pod: pod}
+	}
+	d := decider{snapshot: snapshot, namespace: namespace, pod: pod, bare: withoutReserved(pod)}
+	d.choose()
+	d.resolve()
+	return d.decide()
+}
+
+// isExempt tells whether a Pod is never touched: one that stands for a kubelet's static Pod, or one in an excluded namespace.
+func isExempt(snapshot *Snapshot, namespace Namespace, pod *corev1.Pod) bool {
+	_, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]
+	return mirror || slices.Contains(snapshot.options.ExcludedNamespaces, namespace.Name)
+}
+
+// decider is one call of Decide.
+type decider struct {
+	snapshot  *Snapshot
+	namespace Namespace
+	pod       *corev1.Pod
+	bare      *corev1.Pod // the Pod without what is reserved
+
+	candidates []*candidate
+	outcomes   []Outcome // of what has no candidate
+	unknown    []string
+	warnings   []string
+}
+
+// candidate is a profile that was asked for or that chose the Pod.
+type candidate struct {
+	profile  *Profile
+	source   Source
+	pattern  *v1alpha1.Pattern
+	revision string
+	outcome  Outcome
+	problems []weave.Problem
+	present  bool // the Pod has its containers
+}
+
+// choose collects the candidates: what is asked for, and what policy adds to it.
+func (d *decider) choose() {
+	asked := requestOf(d.pod.Annotations, d.namespace)
+	for _, problem := range asked.problems {
+		d.outcomes = append(d.outcomes, Outcome{
+			Source: asked.source, Result: Rejected, Reason: problem.Reason, Message: problem.Message,
+		})
+	}
+	for _, name := range asked.names {
+		if profile := d.snapshot.asked(d.namespace, name); profile != nil {
+			d.candidates = append(d.candidates, &candidate{profile: profile, source: asked.source})
+			continue
+		}
+		d.unknown = append(d.unknown, name)
+		d.outcomes = append(d.outcomes, Outcome{
+			Profile: name, Source: asked.source, Result: Rejected, Reason: ReasonProfileNotAvailable,
+			Message: fmt.Sprintf("profile %s is not available in namespace %s%s", name, d.namespace.Name,
+				suggest(name, d.snapshot.usable(d.namespace))),
+		})
+	}
+	if asked.declined {
+		return
+	}
+	for _, profile := range d.snapshot.matched(d.namespace, d.bare.Labels) {
+		d.chooseByPolicy(profile)
+	}
+}
+
+// chooseByPolicy adds a profile that chose the Pod. A namespaced profile shadows a cluster profile for those who ask by name,
+// never for policy: of two different profiles of one name the cluster's stands, and the other is refused.
+func (d *decider) chooseByPolicy(profile *Profile) {
+	chosen := &candidate{profile: profile, source: SourceMatch}
+	i := slices.IndexFunc(d.candidates, func(c *candidate) bool { return c.profile.Name == profile.Name })
+	if i < 0 {
+		d.candidates = append(d.candidates, chosen)
+		return
+	}
+	other := d.candidates[i]
+	if other.profile == profile {
+		return
+	}
+	if profile.Namespace == "" {
+		d.candidates[i], chosen, other = chosen, other, chosen
+	}
+	d.outcomes = append(d.outcomes, Outcome{
+		Profile: profile.Name, Namespace: chosen.profile.Namespace, Kind: chosen.profile.Kind, Source: chosen.source,
+		Result: Rejected, Reason: weave.ReasonNameCollision, policy: chosen.profile.FailurePolicy,
+		Message: fmt.Sprintf("%s has the name of %s, which policy applies to this Pod; rename one of them",
+			chosen.profile.Scope(), other.profile.Scope()),
+	})
+}
+
+// resolve finds the effective spec of every candidate, and whether the Pod has it already.
+func (d *decider) resolve() {
+	overrides := overridesOf(d.pod.Annotations)
+	before := map[string]v1alpha1.Injected(nil)
+	for _, c := range d.candidates {
+		c.outcome = Outcome{Profile: c.profile.Name, Namespace: c.profile.Namespace, Kind: c.profile.Kind, Source: c.source,
+			policy: c.profile.FailurePolicy}
+		if len(c.profile.Problems) > 0 {
+			c.problems = []weave.Problem{{Reason: ReasonProfileNotReady, Message: fmt.Sprintf("%s cannot be used until it is mended: %s",
+				c.profile.Scope(), c.profile.Problems.ToAggregate())}}
+			continue
+		}
+		c.pattern, c.revision, c.problems = c.profile.effective(overrides[c.profile.Name])
+		c.outcome.Revision = c.revision
+		delete(overrides, c.profile.Name)
+		if c.present = hasContainer(d.pod, v1alpha1.ReservedName(c.profile.Name, "")); c.present {
+			if before == nil {
+				before = injectedBefore(d.pod)
+			}
+			c.alreadyInjected(before[c.profile.Name])
+		}
+	}
+	for _, profile := range slices.Sorted(maps.Keys(overrides)) {
+		if d.isUnknown(profile) {
+			continue
+		}
+		d.warnings = append(d.warnings, fmt.Sprintf("%s has no effect: profile %s is not applied to this Pod",
+			annotationNames(overrides[profile]), shown(profile)))
+	}
+}
+
+func (d *decider) isUnknown(name string) bool { return slices.Contains(d.unknown, name) }
+
+// alreadyInjected makes the outcome of a candidate whose containers the Pod has. An override that is wrong by now is no reason
+// to refuse it.
+func (c *candidate) alreadyInjected(before v1alpha1.Injected) {
+	c.problems = nil
+	c.outcome.Result, c.outcome.Reason = Skipped, ReasonAlreadyInjected
+	c.outcome.Containers = before.Containers
+	c.outcome.Message = fmt.Sprintf("the Pod has the containers of profile %s already", c.profile.Name)
+	if before.Revision != "" && c.revision != "" && before.Revision != c.revision {
+		c.outcome.Warning = fmt.Sprintf("profile %s is at revision %s, but this Pod has its containers at revision %s; "+
+			"remove them from its manifest to get the current ones", c.profile.Name, c.revision, before.Revision)
+	}
+}
+
+// decide builds and weaves what can be, and judges what cannot.
+func (d *decider) decide() Decision {
+	ordered := d.ordered()
+	weaver := d.weave(ordered)
+	outcomes := slices.Clone(d.outcomes)
+	for _, c := range ordered {
+		outcomes = append(outcomes, c.outcomesWith(weaver)...)
+	}
+	decision := Decision{Outcomes: outcomes, Allowed: true, Pod: d.pod, Warnings: d.warnings, Unknown: d.unknown}
+	for i := range outcomes {
+		if outcomes[i].denies() {
+			decision.Allowed = false
+		}
+	}
+	if decision.Allowed && !d.finish(&decision, weaver, ordered) {
+		return d.decide()
+	}
+	for i := range outcomes {
+		if warning := outcomes[i].warning(); warning != "" {
+			decision.Warnings = append(decision.Warnings, warning)
+		}
+	}
+	return decision
+}
+
+// finish weaves the Pod of a Decision that allows it. It is false if the Pod would exceed what the API server takes and policy was
+// made to give way, so that everything is to be decided again.
+func (d *decider) finish(decision *Decision, weaver *weave.Weaver, ordered []*candidate) bool {
+	names := make([]string, len(ordered))
+	for i, c := range ordered {
+		names[i] = c.profile.Name
+	}
+	size := 0
+	told := marks(d.pod, decision.Outcomes)
+	for range 2 {
+		woven, patch := weaver.Weave(names, told)
+		if size = annotationBytes(woven); len(patch) == 0 || size <= maxAnnotationBytes {
+			decision.Pod, decision.Patch = woven, patch
+			return true
+		}
+		delete(told.Annotations, v1alpha1.SkippedKey) // what was left out is told by a warning, too
+	}
+	problem := weave.Problem{Reason: ReasonPodTooLarge, Message: fmt.Sprintf(
+		"the Pod's annotations would hold %d bytes with the configuration that profiles add; the API server takes at most %d: "+
+			"shorten the Pod's annotations", size, maxAnnotationBytes)}
+	if dropPolicy(ordered, problem) {
+		return false
+	}
+	decision.Allowed = false
+	decision.Outcomes = append(decision.Outcomes, Outcome{
+		Source: SourceAnnotation, Result: Rejected, Reason: problem.Reason, Message: problem.Message,
+	})
+	return true
+}
+
+// dropPolicy gives the problem to every candidate that only policy wants. It is false if there is none.
+func dropPolicy(ordered []*candidate, problem weave.Problem) (dropped bool) {
+	for _, c := range ordered {
+		if c.source == SourceMatch && !c.present && len(c.problems) == 0 {
+			c.problems = []weave.Problem{problem}
+			dropped = true
+		}
+	}
+	return dropped
+}
+
+// ordered returns the candidates in the order in which they start.
+func (d *decider) ordered() []*candidate {
+	byName := map[string]*candidate{}
+	sources := map[string][]string{}
+	names := make([]string, 0, len(d.candidates))
+	for _, c := range d.candidates {
+		byName[c.profile.Name] = c
+		names = append(names, c.profile.Name)
+		if c.pattern != nil && c.profile.injector.Sources != nil {
+			sources[c.profile.Name] = c.profile.injector.Sources(c.pattern)
+		}
+	}
+	ordered := make([]*candidate, 0, len(names))
+	for _, name := range order(names, sources) {
+		ordered = append(ordered, byName[name])
+	}
+	return ordered
+}
+
+// weave tries to add every candidate, those that were asked for first, so that policy never takes their place. A profile that
+// is refused may be one that others read from: they are tried again without it until nothing more is refused.
+func (d *decider) weave(ordered []*candidate) *weave.Weaver {
+	for {
+		weaver := weave.NewWeaver(d.pod, d.snapshot.options.Weave)
+		applied := map[string]*v1alpha1.Pattern{}
+		for _, c := range ordered {
+			if len(c.problems) == 0 && c.pattern != nil {
+				applied[c.profile.Name] = c.pattern
+			}
+		}
+		for _, c := range ordered {
+			if c.present && c.pattern != nil {
+				if fragment, problems := d.build(c, applied); len(problems) == 0 {
+					weaver.Occupy(fragment)
+				}
+			}
+		}
+		refused := false
+		for _, policy := range []bool{false, true} {
+			for _, c := range ordered {
+				if (c.source == SourceMatch) == policy && !c.present && len(c.problems) == 0 {
+					c.problems = d.add(weaver, c, applied)
+					refused = refused || len(c.problems) > 0
+				}
+			}
+		}
+		if !refused {
+			return weaver
+		}
+	}
+}
+
+// add builds a candidate's Fragment and gives it to the weaver.
+func (d *decider) add(weaver *weave.Weaver, c *candidate, applied map[string]*v1alpha1.Pattern) []weave.Problem {
+	if problem := d.unfit(); problem != nil {
+		return []weave.Problem{*problem}
+	}
+	fragment, problems := d.build(c, applied)
+	if len(problems) > 0 {
+		return problems
+	}
+	c.outcome.Containers = nil
+	for i := range fragment.InitContainers {
+		c.outcome.Containers = append(c.outcome.Containers, fragment.InitContainers[i].Name)
+	}
+	return weaver.Add(fragment)
+}
+
+func (d *decider) build(c *candidate, applied map[string]*v1alpha1.Pattern) (weave.Fragment, []weave.Problem) {
+	return injectors.Build(c.profile.injector, injectors.Request{
+		Profile: c.profile.Name,
+		Pattern: c.pattern,
+		Pod:     d.bare,
+		Applied: applied,
+		Images:  d.snapshot.options.Images,
+	})
+}
+
+// unfit says why nothing at all can be woven into the Pod; nil if something can.
+func (d *decider) unfit() *weave.Problem {
+	spec := &d.pod.Spec
+	if n := len(spec.InitContainers) + len(spec.Containers) + len(spec.EphemeralContainers); n > maxContainers {
+		return &weave.Problem{Reason: ReasonPodTooLarge, Message: fmt.Sprintf(
+			"the Pod has %d containers; Pillion weaves into Pods of at most %d", n, maxContainers)}
+	}
+	if size := annotationBytes(d.pod); size > maxAnnotationBytes {
+		return &weave.Problem{Reason: ReasonPodTooLarge, Message: fmt.Sprintf(
+			"the Pod's annotations hold %d bytes; the API server takes at most %d", size, maxAnnotationBytes)}
+	}
+	if (spec.OS != nil && spec.OS.Name == corev1.Windows) || spec.NodeSelector[corev1.LabelOSStable] == string(corev1.Windows) {
+		return &weave.Problem{Reason: ReasonWindowsNotSupported, Message: "the Pod is for Windows nodes, and the patterns' programs are " +
+			"for Linux; set the annotation " + v1alpha1.InjectKey + ": none"}
+	}
+	return nil
+}
+
+// outcomesWith returns the candidate's outcome, or one for each of its problems.
+func (c *candidate) outcomesWith(weaver *weave.Weaver) []Outcome {
+	if c.present {
+		return []Outcome{c.outcome}
+	}
+	if len(c.problems) == 0 {
+		c.outcome.Result, c.outcome.Reason = Applied, ReasonApplied
+		c.outcome.Message = fmt.Sprintf("%s adds %s", c.profile.Scope(), strings.Join(c.outcome.Containers, ", "))
+		if kept := weaver.KeptEnv(c.profile.Name); len(kept) > 0 {
+			c.outcome.Warning = fmt.Sprintf("profile %s: the app keeps its own value of %s", c.profile.Name, strings.Join(kept, ", "))
+		}
+		return []Outcome{c.outcome}
+	}
+	outcomes := make([]Outcome, len(c.problems))
+	for i, problem := range c.problems {
+		outcomes[i] = c.outcome
+		outcomes[i].Containers = nil
+		outcomes[i].Result, outcomes[i].Reason, outcomes[i].Message = Rejected, problem.Reason, problem.Message
+	}
+	return outcomes
+}
+
+// warning is what whoever creates the Pod is told about an outcome that does not refuse it.
+func (o *Outcome) warning() string {
+	if o.Result == Rejected && !o.denies() {
+		return fmt.Sprintf("Pillion left out profile %s: %s (%s)", o.Profile, o.Message, o.Reason)
+	}
+	return o.Warning
+}
+
+// withoutReserved returns the Pod without the containers, volumes and label that Pillion added earlier, so that weaving twice
+// sees what weaving once saw. It is the Pod itself if there are none.
+func withoutReserved(pod *corev1.Pod) *corev1.Pod {
+	isReserved := func(c corev1.Container) bool { return v1alpha1.IsReservedName(c.Name) }
+	_, labeled := pod.Labels[v1alpha1.InjectedKey]
+	if !labeled && !slices.ContainsFunc(pod.Spec.InitContainers, isReserved) && !slices.ContainsFunc(pod.Spec.Containers, isReserved) {
+		return pod
+	}
+	bare := *pod
+	bare.Labels = maps.Clone(pod.Labels)
+	delete(bare.Labels, v1alpha1.InjectedKey)
+	bare.Spec.InitContainers = slices.DeleteFunc(slices.Clone(pod.Spec.InitContainers), isReserved)
+	bare.Spec.Containers = slices.DeleteFunc(slices.Clone(pod.Spec.Containers), isReserved)
+	bare.Spec.Volumes = slices.DeleteFunc(slices.Clone(pod.Spec.Volumes), func(v corev1.Volume) bool {
+		return v1alpha1.IsReservedName(v.Name)
+	})
+	return &bare
+}
+
+func hasContainer(pod *corev1.Pod, name string) bool {
+	named := func(c corev1.Container) bool { return c.Name == name }
+	return slices.ContainsFunc(pod.Spec.InitContainers, named) || slices.ContainsFunc(pod.Spec.Containers, named)
+}
+
+func annotationBytes(pod *corev1.Pod) int {
+	size := 0
+	for key, value := range pod.Annotations {
+		size += len(key) + len(value)
+	}
+	return size
+}

@@ -1,0 +1,161 @@
+package profiles
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/mattbaird/jsonpatch"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/weave"
+)
+
+// Result is what became of a profile for a Pod.
+type Result string
+
+// The results.
+const (
+	Applied  Result = "Applied"
+	Skipped  Result = "Skipped"
+	Rejected Result = "Rejected"
+)
+
+// Outcome says what became of one profile for one Pod, and why.
+type Outcome struct {
+	// Profile is the name that was asked for, or that of the profile that chose the Pod. It is empty where the request for
+	// profiles itself cannot be read.
+	Profile string `json:"profile,omitempty"`
+	// Namespace is the profile's; empty for a ClusterPatternProfile.
+	Namespace string               `json:"namespace,omitempty"`
+	Kind      v1alpha1.PatternKind `json:"kind,omitempty"`
+	Revision  string               `json:"revision,omitempty"`
+	Source    Source               `json:"source"`
+	Result    Result               `json:"result"`
+	Reason    weave.Reason         `json:"reason"`
+	// Message is a sentence that says what became of the profile, and what to change if that is not what was wanted.
+	Message string `json:"message"`
+	// Warning tells people of what they may not expect, although nothing was refused; often empty.
+	Warning string `json:"warning,omitempty"`
+	// Containers are those that the profile adds or has added.
+	Containers []string `json:"containers,omitempty"`
+
+	policy v1alpha1.FailurePolicy
+}
+
+// denies tells whether the Pod is refused because of this outcome.
+func (o *Outcome) denies() bool {
+	return o.Result == Rejected && (o.Source != SourceMatch || o.policy == v1alpha1.FailurePolicyFail)
+}
+
+// Decision is what becomes of a Pod.
+type Decision struct {
+	// Outcomes has an entry for every profile that was considered, in the order in which they start; several if several
+	// things are wrong with one.
+	Outcomes []Outcome
+
+	// Allowed is false if something that was asked for, or that policy insists on, cannot be done.
+	Allowed bool
+
+	// Patch turns the Pod of the request into Pod. It is empty if nothing is to be done and if the Pod is refused.
+	Patch []jsonpatch.JsonPatchOperation
+
+	// Pod is the woven Pod, or the Pod of the request if nothing is to be done.
+	Pod *corev1.Pod
+
+	// Warnings are sentences for whoever creates the Pod.
+	Warnings []string
+
+	// Unknown are the names that were asked for and that the Snapshot does not have for the namespace. The API server may
+	// know more.
+	Unknown []string
+}
+
+// Denial says every reason for which the Pod is refused, and how to mend it. It is empty if the Pod is allowed.
+func (d *Decision) Denial() string {
+	var messages []string
+	for i := range d.Outcomes {
+		if d.Outcomes[i].denies() {
+			messages = append(messages, fmt.Sprintf("%s (%s)", d.Outcomes[i].Message, d.Outcomes[i].Reason))
+		}
+	}
+	switch len(messages) {
+	case 0:
+		return ""
+	case 1:
+		return "Pillion refuses this Pod: " + messages[0]
+	default:
+		numbered := make([]string, len(messages))
+		for i, message := range messages {
+			numbered[i] = fmt.Sprintf("[%d] %s", i+1, message)
+		}
+		return fmt.Sprintf("Pillion refuses this Pod for %d reasons: %s", len(messages), strings.Join(numbered, "; "))
+	}
+}
+
+// marks are the annotations and labels that tell what was woven and what was left out.
+func marks(pod *corev1.Pod, outcomes []Outcome) weave.Marks {
+	injected := map[string]v1alpha1.Injected{}
+	skipped := map[string]string{}
+	for i := range outcomes {
+		switch outcome := &outcomes[i]; outcome.Result {
+		case Applied:
+			injected[outcome.Profile] = v1alpha1.Injected{
+				Kind: outcome.Kind, Revision: outcome.Revision, Containers: outcome.Containers,
+			}
+		case Rejected:
+			why := string(outcome.Reason) + ": " + outcome.Message
+			if before, more := skipped[outcome.Profile]; more {
+				why = before + "; " + why
+			}
+			skipped[outcome.Profile] = why
+		case Skipped:
+		}
+	}
+	m := weave.Marks{Annotations: map[string]string{}}
+	if len(injected) > 0 {
+		m.Annotations[freeKey(pod, v1alpha1.InjectedKey)] = encode(injected)
+		m.Labels = map[string]string{v1alpha1.InjectedKey: "true"}
+	}
+	if len(skipped) > 0 {
+		m.Annotations[v1alpha1.SkippedKey] = encode(skipped)
+	}
+	return m
+}
+
+// freeKey returns an annotation key that the Pod does not have: key itself, or with the suffix ".2", ".3" and so on.
+func freeKey(pod *corev1.Pod, key string) string {
+	free := key
+	for n := 2; ; n++ {
+		if _, taken := pod.Annotations[free]; !taken {
+			return free
+		}
+		free = fmt.Sprintf("%s.%d", key, n)
+	}
+}
+
+// injectedBefore returns what the Pod's annotations say was woven into it, by profile. It is evidence, not proof.
+func injectedBefore(pod *corev1.Pod) map[string]v1alpha1.Injected {
+	before := map[string]v1alpha1.Injected{}
+	for _, key := range slices.Sorted(maps.Keys(pod.Annotations)) {
+		value := pod.Annotations[key]
+		if key == v1alpha1.InjectedKey || strings.HasPrefix(key, v1alpha1.InjectedKey+".") {
+			entries := map[string]v1alpha1.Injected{}
+			if json.Unmarshal([]byte(value), &entries) == nil {
+				for profile, entry := range entries {
+					before[profile] = entry
+				}
+			}
+		}
+	}
+	return before
+}
+
+// encode returns JSON with sorted keys.
+func encode[V any](m map[string]V) string {
+	encoded, _ := json.Marshal(m) // maps of strings and structs of strings always encode
+	return string(encoded)
+}

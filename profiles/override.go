@@ -1,0 +1,215 @@
+package profiles
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/weave"
+)
+
+// effective returns the spec with a Pod's overrides, and its revision. It is held to the same schema as the profile itself, so
+// that an annotation can never say what a profile could not. All problems are reported.
+func (p *Profile) effective(overrides []override) (*v1alpha1.Pattern, string, []weave.Problem) {
+	if len(overrides) == 0 {
+		return p.Pattern, p.Revision, nil
+	}
+	document := map[string]any{}
+	if err := utiljson.Unmarshal(p.document, &document); err != nil { // it was encoded by us
+		return nil, "", []weave.Problem{{Reason: ReasonInvalidOverride, Message: err.Error()}}
+	}
+	var problems []weave.Problem
+	for _, override := range overrides {
+		if problem := p.override(document, override); problem != nil {
+			problems = append(problems, *problem)
+		}
+	}
+	if len(problems) > 0 {
+		return nil, "", problems
+	}
+	pattern, errs := p.decode(document)
+	for _, err := range errs {
+		problems = append(problems, weave.Problem{
+			Reason: ReasonInvalidOverride,
+			Message: fmt.Sprintf("profile %s with this Pod's %s is not valid: %s",
+				p.Name, annotationNames(overrides), err.Error()),
+		})
+	}
+	if len(problems) > 0 {
+		return nil, "", problems
+	}
+	encoded, _ := json.Marshal(document)
+	return pattern, revision(p.injector.Field, encoded), nil
+}
+
+// override sets one field in the document, or says why not.
+func (p *Profile) override(document map[string]any, override override) *weave.Problem {
+	if !p.mayOverride(override.path) {
+		allowed := "it allows none to be changed"
+		if len(p.overridable) > 0 {
+			allowed = "it allows " + strings.Join(p.overridable, ", ")
+		}
+		return &weave.Problem{Reason: ReasonFieldNotOverridable, Message: fmt.Sprintf(
+			"annotation %s: profile %s does not let Pods change %s; %s. Remove the annotation, or ask whoever owns the profile "+
+				"to list the field in spec.overridable", shown(override.key), p.Name, shown(override.path), allowed)}
+	}
+	value, err := p.parse(override)
+	if err == nil {
+		err = setAt(document, strings.Split(override.path, "."), value)
+	}
+	if err != nil {
+		return &weave.Problem{Reason: ReasonInvalidOverride, Message: fmt.Sprintf("annotation %s: %v", shown(override.key), err)}
+	}
+	return nil
+}
+
+// mayOverride tells whether a field, or an object that it lies in, is listed.
+func (p *Profile) mayOverride(path string) bool {
+	return slices.ContainsFunc(p.overridable, func(listed string) bool {
+		return path == listed || strings.HasPrefix(path, listed+".")
+	})
+}
+
+// parse decodes an annotation's value as the field's type wants: a string field takes it literally, others are JSON.
+func (p *Profile) parse(override override) (any, error) {
+	if err := checkText(override.value); err != nil {
+		return nil, err
+	}
+	at, err := p.schema.typeAt(override.path)
+	if err != nil {
+		return nil, err
+	}
+	if at.Type == "string" || at.XIntOrString {
+		return override.value, nil
+	}
+	var value any
+	if err := utiljson.Unmarshal([]byte(override.value), &value); err != nil || value == nil {
+		return nil, fmt.Errorf("%q is not %s", shorten(override.value), example(at))
+	}
+	return value, checkTexts(value)
+}
+
+// checkTexts is checkText for all strings of a JSON value, which may be written as escapes.
+func checkTexts(value any) error {
+	switch value := value.(type) {
+	case string:
+		return checkText(value)
+	case []any:
+		for _, element := range value {
+			if err := checkTexts(element); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		for key, element := range value {
+			if err := errors.Join(checkText(key), checkTexts(element)); err != nil {
+				return errUnsupportedText
+			}
+		}
+	}
+	return nil
+}
+
+// example says what a field that is not a string takes.
+func example(at *structuralschema.Structural) string {
+	switch at.Type {
+	case "boolean":
+		return "a boolean; write true or false"
+	case "integer":
+		return "an integer; write a number, for example 10"
+	case "array":
+		return `a JSON array; write it as in ["a", "b"]`
+	default:
+		return `a JSON object; write it as in {"key": "value"}`
+	}
+}
+
+// setAt sets a value at a path of objects, which are made where they are absent.
+func setAt(document map[string]any, path []string, value any) error {
+	for _, name := range path[:len(path)-1] {
+		next, there := document[name]
+		if !there {
+			next = map[string]any{}
+			document[name] = next
+		}
+		object, ok := next.(map[string]any)
+		if !ok {
+			return fmt.Errorf("%s is not an object", name)
+		}
+		document = object
+	}
+	document[path[len(path)-1]] = value
+	return nil
+}
+
+// decode applies the pattern's schema to a document, which is changed, and decodes and validates it.
+func (p *Profile) decode(document map[string]any) (*v1alpha1.Pattern, field.ErrorList) {
+	path := field.NewPath(p.injector.Field)
+	if errs := p.schema.apply(path, document); len(errs) > 0 {
+		return nil, errs
+	}
+	pattern := &v1alpha1.Pattern{}
+	if err := decodeInto(map[string]any{p.injector.Field: document}, pattern); err != nil {
+		return nil, field.ErrorList{field.Invalid(path, field.OmitValueType{}, err.Error())}
+	}
+	if errs := p.injector.Validate(pattern, path); len(errs) > 0 {
+		return nil, errs
+	}
+	return pattern, nil
+}
+
+func annotationNames(overrides []override) string {
+	names := make([]string, len(overrides))
+	for i := range overrides {
+		names[i] = shown(overrides[i].key)
+	}
+	if len(names) == 1 {
+		return "annotation " + names[0]
+	}
+	return "annotations " + strings.Join(names, ", ")
+}
+
+// errUnsupportedText says that a value holds what no configuration wants and no reader sees.
+var errUnsupportedText = errors.New("the value holds characters that cannot be seen or are not text " +
+	"(NUL or another control character, invalid UTF-8, or one that changes the direction of text); write it without them")
+
+// checkText refuses values that would look to a reader like something else than they are.
+func checkText(value string) error {
+	for _, r := range value {
+		switch {
+		case r == '\n', r == '\t', r == '\r':
+		case r < ' ', r == 0x7f, r >= 0x80 && r <= 0x9f, // C0 and C1 controls
+			r == '\uFFFD',                               // what decoding makes of invalid UTF-8
+			r == '\u061C', r == '\u200E', r == '\u200F', // marks of direction
+			r >= '\u202A' && r <= '\u202E', r >= '\u2066' && r <= '\u2069': // embeddings, overrides, isolates
+			return errUnsupportedText
+		}
+	}
+	return nil
+}
+
+// shown is a key of the user's for a message: as it is, unless a reader would not see it as it is or is made to read all day.
+func shown(key string) string {
+	const most = 253 + 1 + 63 // what the API server takes: a DNS name, a slash and a name
+	if len(key) <= most && checkText(key) == nil {
+		return key
+	}
+	return strconv.QuoteToASCII(shorten(key))
+}
+
+// shorten cuts a value of the user's for a message.
+func shorten(value string) string {
+	const most = 64
+	if len(value) <= most {
+		return value
+	}
+	return strings.ToValidUTF8(value[:most], "") + "…"
+}

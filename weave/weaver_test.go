@@ -1,0 +1,522 @@
+package weave_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/pillion-dev/pillion/weave"
+)
+
+// site is a Fragment with everything that can collide.
+func site() weave.Fragment {
+	return weave.Fragment{
+		Profile: "site",
+		InitContainers: []corev1.Container{{
+			Name: "pillion-site", Image: "git-sync", Ports: []corev1.ContainerPort{{ContainerPort: 9102}},
+		}},
+		Volumes:     []corev1.Volume{{Name: "pillion-site", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}},
+		Annotations: map[string]string{"prometheus.io/port": "9102"},
+		Labels:      map[string]string{"site": "on"},
+		Ports:       []weave.Port{{Container: "pillion-site", Port: 9125, Protocol: corev1.ProtocolUDP}},
+		Additions: []weave.Addition{{
+			Env:          []corev1.EnvVar{{Name: "SITE", Value: "/srv/site/current"}},
+			VolumeMounts: []corev1.VolumeMount{{Name: "pillion-site", MountPath: "/srv/site"}},
+		}},
+	}
+}
+
+func TestCollisionsWithThePodNameBothSides(t *testing.T) {
+	tests := map[string]struct {
+		pod      string
+		fragment func(*weave.Fragment)
+		want     []weave.Problem
+	}{
+		"a Pod that has nothing of it": {
+			pod: `{containers: [{name: app}]}`,
+		},
+		"a container of the name": {
+			pod: `{containers: [{name: app}, {name: pillion-site}]}`,
+			want: []weave.Problem{{Reason: weave.ReasonNameCollision, Message: "profile site adds the container pillion-site, and the Pod " +
+				"has one of that name; rename one of them"}},
+		},
+		"an init container of the name": {
+			pod: `{containers: [{name: app}], initContainers: [{name: pillion-site}]}`,
+			want: []weave.Problem{{Reason: weave.ReasonNameCollision, Message: "profile site adds the container pillion-site, and the Pod " +
+				"has one of that name; rename one of them"}},
+		},
+		"an ephemeral container of the name": {
+			pod: `{containers: [{name: app}], ephemeralContainers: [{name: pillion-site}]}`,
+			want: []weave.Problem{{Reason: weave.ReasonNameCollision, Message: "profile site adds the container pillion-site, and the Pod " +
+				"has one of that name; rename one of them"}},
+		},
+		"a volume of the name": {
+			pod: `{containers: [{name: app}], volumes: [{name: pillion-site}]}`,
+			want: []weave.Problem{{Reason: weave.ReasonNameCollision, Message: "profile site adds the volume pillion-site, and the Pod " +
+				"has one of that name; rename one of them"}},
+		},
+		"the same mount path": {
+			pod:  `{containers: [{name: app, volumeMounts: [{name: data, mountPath: /srv/site}]}]}`,
+			want: []weave.Problem{hides("/srv/site", "volume data", "/srv/site")},
+		},
+		"the same mount path with a slash at its end": {
+			pod:  `{containers: [{name: app, volumeMounts: [{name: data, mountPath: /srv/site/}]}]}`,
+			want: []weave.Problem{hides("/srv/site", "volume data", "/srv/site/")},
+		},
+		"the same mount path without a slash at its start": {
+			pod:  `{containers: [{name: app, volumeMounts: [{name: data, mountPath: srv/site}]}]}`,
+			want: []weave.Problem{hides("/srv/site", "volume data", "srv/site")},
+		},
+		"a mount path above": {
+			pod:  `{containers: [{name: app, volumeMounts: [{name: data, mountPath: /srv}]}]}`,
+			want: []weave.Problem{hides("/srv/site", "volume data", "/srv")},
+		},
+		"a mount path of everything": {
+			pod:  `{containers: [{name: app, volumeMounts: [{name: data, mountPath: /}]}]}`,
+			want: []weave.Problem{hides("/srv/site", "volume data", "/")},
+		},
+		"a mount path below": {
+			pod:  `{containers: [{name: app, volumeMounts: [{name: data, mountPath: /srv/site/assets}]}]}`,
+			want: []weave.Problem{hides("/srv/site", "volume data", "/srv/site/assets")},
+		},
+		"a mount path that only begins alike": {
+			pod: `{containers: [{name: app, volumeMounts: [{name: data, mountPath: /srv/site2}, {name: data, mountPath: /srv/sit}]}]}`,
+		},
+		"a block device in the way": {
+			pod:  `{containers: [{name: app, volumeDevices: [{name: disk, devicePath: /srv/site/xvda}]}]}`,
+			want: []weave.Problem{hides("/srv/site", "block device disk", "/srv/site/xvda")},
+		},
+		"a mount path of a mesh's container, which gains nothing": {
+			pod: `{containers: [{name: app}, {name: istio-proxy, volumeMounts: [{name: data, mountPath: /srv/site}]}]}`,
+		},
+		"a declared port": {
+			pod: `{containers: [{name: app, ports: [{containerPort: 9102}]}]}`,
+			want: []weave.Problem{{Reason: weave.ReasonPortCollision, Message: "profile site listens on port 9102 in container pillion-site, " +
+				"and container app does too; give one of them another port"}},
+		},
+		"a declared port of a native sidecar": {
+			pod: `{containers: [{name: app}], initContainers: [{name: log, restartPolicy: Always, ports: [{containerPort: 9102, protocol: TCP}]}]}`,
+			want: []weave.Problem{{Reason: weave.ReasonPortCollision, Message: "profile site listens on port 9102 in container pillion-site, " +
+				"and container log does too; give one of them another port"}},
+		},
+		"a declared port of another protocol": {
+			pod: `{containers: [{name: app, ports: [{containerPort: 9102, protocol: UDP}, {containerPort: 9125, protocol: TCP}, {containerPort: 9125, protocol: SCTP}]}]}`,
+		},
+		"a declared port of the same other protocol": {
+			pod: `{containers: [{name: app, ports: [{containerPort: 9125, protocol: UDP}]}]}`,
+			want: []weave.Problem{{Reason: weave.ReasonPortCollision, Message: "profile site listens on port 9125 in container pillion-site, " +
+				"and container app does too; give one of them another port"}},
+		},
+		"an environment variable of the app, which wins": {
+			pod: `{containers: [{name: app, env: [{name: SITE, value: mine}]}]}`,
+		},
+		"a container that is not there": {
+			pod:      `{containers: [{name: app}, {name: web}, {name: istio-proxy}]}`,
+			fragment: func(f *weave.Fragment) { f.Additions[0].Containers = []string{"api"} },
+			want: []weave.Problem{{Reason: weave.ReasonContainerNotFound, Message: "profile site is for container api, which the Pod does not " +
+				"have; it has app, web"}},
+		},
+		"an injected container, which is not the app's to change": {
+			pod:      `{containers: [{name: app}], initContainers: [{name: pillion-cache}]}`,
+			fragment: func(f *weave.Fragment) { f.Additions[0].Containers = []string{"pillion-cache"} },
+			want: []weave.Problem{{Reason: weave.ReasonContainerNotFound, Message: "profile site is for container pillion-cache, which the Pod " +
+				"does not have; it has app"}},
+		},
+		"several at once": {
+			pod: `{containers: [{name: app, ports: [{containerPort: 9102}], volumeMounts: [{name: data, mountPath: /srv}]}], volumes: [{name: pillion-site}]}`,
+			want: []weave.Problem{
+				{Reason: weave.ReasonNameCollision, Message: "profile site adds the volume pillion-site, and the Pod has one of that name; " +
+					"rename one of them"},
+				{Reason: weave.ReasonPortCollision, Message: "profile site listens on port 9102 in container pillion-site, " +
+					"and container app does too; give one of them another port"},
+				hides("/srv/site", "volume data", "/srv"),
+			},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			fragment := site()
+			if test.fragment != nil {
+				test.fragment(&fragment)
+			}
+			weaver := weave.NewWeaver(podWith(t, `{}`, test.pod), options())
+			if diff := cmp.Diff(test.want, weaver.Add(fragment)); diff != "" {
+				t.Error(diff)
+			}
+			if _, patch := weaver.Weave(nil, weave.Marks{}); (len(patch) == 0) != (len(test.want) > 0) {
+				t.Errorf("of a Fragment with problems %v came the patch %v", test.want, patch)
+			}
+		})
+	}
+}
+
+func TestMetadataOfThePodCollides(t *testing.T) {
+	pod := podWith(t, `{annotations: {prometheus.io/port: ""}, labels: {site: "off", other: x}}`, `{containers: [{name: app}]}`)
+	want := []weave.Problem{
+		{Reason: weave.ReasonMetadataCollision, Message: "profile site adds the annotation prometheus.io/port, and the Pod has it already; remove one of them"},
+		{Reason: weave.ReasonMetadataCollision, Message: "profile site adds the label site, and the Pod has it already; remove one of them"},
+	}
+	if diff := cmp.Diff(want, weave.NewWeaver(pod, options()).Add(site())); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestCollisionsAmongProfilesNameBothSides(t *testing.T) {
+	tests := map[string]struct {
+		second weave.Fragment
+		want   []weave.Problem
+	}{
+		"nothing in common": {
+			second: weave.Fragment{
+				InitContainers: []corev1.Container{{Name: "pillion-other"}},
+				Volumes:        []corev1.Volume{{Name: "pillion-other"}},
+				Ports:          []weave.Port{{Container: "pillion-other", Port: 9125}},
+				Additions: []weave.Addition{{
+					Env:          []corev1.EnvVar{{Name: "OTHER"}},
+					VolumeMounts: []corev1.VolumeMount{{Name: "pillion-other", MountPath: "/srv/other"}},
+				}},
+			},
+		},
+		"a container": {
+			second: weave.Fragment{InitContainers: []corev1.Container{{Name: "pillion-site"}}},
+			want: []weave.Problem{{Reason: weave.ReasonNameCollision, Message: "profile other adds the container pillion-site, and profile site " +
+				"has one of that name; rename one of them"}},
+		},
+		"a volume": {
+			second: weave.Fragment{Volumes: []corev1.Volume{{Name: "pillion-site"}}},
+			want: []weave.Problem{{Reason: weave.ReasonNameCollision, Message: "profile other adds the volume pillion-site, and profile site " +
+				"has one of that name; rename one of them"}},
+		},
+		"an annotation": {
+			second: weave.Fragment{Annotations: map[string]string{"prometheus.io/port": "1"}},
+			want: []weave.Problem{{Reason: weave.ReasonMetadataCollision, Message: "profile other adds the annotation prometheus.io/port, and " +
+				"profile site has it already; remove one of them"}},
+		},
+		"a label": {
+			second: weave.Fragment{Labels: map[string]string{"site": "x"}},
+			want: []weave.Problem{{Reason: weave.ReasonMetadataCollision, Message: "profile other adds the label site, and " +
+				"profile site has it already; remove one of them"}},
+		},
+		"a declared port that the other one listens on": {
+			second: weave.Fragment{Ports: []weave.Port{{Container: "pillion-other", Port: 9102}}},
+			want: []weave.Problem{{Reason: weave.ReasonPortCollision, Message: "profile other listens on port 9102 in container pillion-other, " +
+				"and profile site does too; give one of them another port"}},
+		},
+		"a port on loopback that the other one declares": {
+			second: weave.Fragment{InitContainers: []corev1.Container{{
+				Name: "pillion-other", Ports: []corev1.ContainerPort{{ContainerPort: 9125, Protocol: corev1.ProtocolUDP}},
+			}}},
+			want: []weave.Problem{{Reason: weave.ReasonPortCollision, Message: "profile other listens on port 9125 in container pillion-other, " +
+				"and profile site does too; give one of them another port"}},
+		},
+		"an environment variable": {
+			second: weave.Fragment{Additions: []weave.Addition{{Env: []corev1.EnvVar{{Name: "SITE"}}}}},
+			want: []weave.Problem{{Reason: weave.ReasonEnvCollision, Message: "profile other sets SITE in container app, and so does " +
+				"profile site; give one of them another name"}},
+		},
+		"an environment variable of a container that the other one leaves alone": {
+			second: weave.Fragment{Additions: []weave.Addition{{Containers: []string{"setup"}, Env: []corev1.EnvVar{{Name: "SITE"}}}}},
+		},
+		"a nested mount path": {
+			second: weave.Fragment{Additions: []weave.Addition{{VolumeMounts: []corev1.VolumeMount{{Name: "x", MountPath: "/srv/site/x"}}}}},
+			want: []weave.Problem{{Reason: weave.ReasonMountPathCollision, Message: "profile other mounts /srv/site/x into container app, where " +
+				"volume pillion-site of profile site is mounted at /srv/site: one would hide the other; choose another path"}},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			weaver := weave.NewWeaver(podWith(t, `{}`, `{containers: [{name: app}], initContainers: [{name: setup}]}`), options())
+			if problems := weaver.Add(site()); len(problems) > 0 {
+				t.Fatal(problems)
+			}
+			test.second.Profile = "other"
+			if diff := cmp.Diff(test.want, weaver.Add(test.second)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestARefusedFragmentLeavesNothingBehind(t *testing.T) {
+	weaver := weave.NewWeaver(podWith(t, `{}`, `{containers: [{name: app}]}`), options())
+	broken := site()
+	broken.Additions = append(broken.Additions, weave.Addition{Containers: []string{"nosuch"}})
+	if problems := weaver.Add(broken); len(problems) != 1 {
+		t.Fatalf("want one problem, got %v", problems)
+	}
+	if problems := weaver.Add(site()); len(problems) > 0 {
+		t.Errorf("what was refused is still in the way: %v", problems)
+	}
+}
+
+func TestWhatThePodHasFromAnEarlierWeavingIsInTheWay(t *testing.T) {
+	weaver := weave.NewWeaver(podWith(t, `{}`, `{containers: [{name: app}]}`), options())
+	weaver.Occupy(site())
+	want := []weave.Problem{
+		{Reason: weave.ReasonPortCollision, Message: "profile other listens on port 9125 in container pillion-other, and profile site does too; " +
+			"give one of them another port"},
+		{Reason: weave.ReasonEnvCollision, Message: "profile other sets SITE in container app, and so does profile site; give one of them another name"},
+	}
+	got := weaver.Add(weave.Fragment{
+		Profile:   "other",
+		Ports:     []weave.Port{{Container: "pillion-other", Port: 9125, Protocol: corev1.ProtocolUDP}},
+		Additions: []weave.Addition{{Env: []corev1.EnvVar{{Name: "SITE"}}}},
+	})
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if _, patch := weaver.Weave(nil, weave.Marks{}); len(patch) > 0 {
+		t.Errorf("what is there is woven again: %v", patch)
+	}
+}
+
+func TestOperations(t *testing.T) {
+	tests := map[string]struct {
+		metadata, spec string
+		want           []string
+	}{
+		"lists and maps that are absent are made once, with all that they get": {
+			metadata: `{}`, spec: `{containers: [{name: app}]}`,
+			want: []string{
+				`add /metadata/annotations {"cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes":"pillion-site","mark/~":"m","prometheus.io/port":"9102"}`,
+				`add /metadata/labels {"site":"on"}`,
+				`add /spec/volumes [{"name":"pillion-site","emptyDir":{}},{"name":"pillion-more"}]`,
+				`add /spec/containers/0/env [{"name":"SITE","value":"/srv/site/current"},{"name":"MORE"}]`,
+				`add /spec/containers/0/volumeMounts [{"name":"pillion-site","mountPath":"/srv/site"}]`,
+				`add /spec/initContainers ["pillion-site","pillion-more"]`,
+			},
+		},
+		"lists and maps that are empty stay and are added to": {
+			metadata: `{annotations: {}, labels: {}}`,
+			spec:     `{containers: [{name: app, env: [], volumeMounts: []}], volumes: [], initContainers: []}`,
+			want: []string{
+				`add /metadata/annotations/cluster-autoscaler.kubernetes.io~1safe-to-evict-local-volumes "pillion-site"`,
+				`add /metadata/annotations/mark~1~0 "m"`,
+				`add /metadata/annotations/prometheus.io~1port "9102"`,
+				`add /metadata/labels/site "on"`,
+				`add /spec/volumes/0 {"name":"pillion-site","emptyDir":{}}`,
+				`add /spec/volumes/1 {"name":"pillion-more"}`,
+				`add /spec/containers/0/env/0 {"name":"SITE","value":"/srv/site/current"}`,
+				`add /spec/containers/0/env/1 {"name":"MORE"}`,
+				`add /spec/containers/0/volumeMounts/0 {"name":"pillion-site","mountPath":"/srv/site"}`,
+				`add /spec/initContainers/0 "pillion-site"`,
+				`add /spec/initContainers/1 "pillion-more"`,
+			},
+		},
+		"what is there keeps its place and value": {
+			metadata: `{annotations: {mark/~: mine, cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes: data}, labels: {a: b}}`,
+			spec: `{containers: [{name: istio-proxy}, {name: app, env: [{name: FIRST}, {name: SITE, value: mine}], volumeMounts: [{name: data, mountPath: /data}]}],
+			  volumes: [{name: data}], initContainers: [{name: istio-init}, {name: setup}]}`,
+			want: []string{
+				`add /metadata/annotations/prometheus.io~1port "9102"`,
+				`add /metadata/labels/site "on"`,
+				`add /spec/volumes/1 {"name":"pillion-site","emptyDir":{}}`,
+				`add /spec/volumes/2 {"name":"pillion-more"}`,
+				`add /spec/containers/1/env/2 {"name":"MORE"}`,
+				`add /spec/containers/1/volumeMounts/1 {"name":"pillion-site","mountPath":"/srv/site"}`,
+				`add /spec/initContainers/1 "pillion-site"`,
+				`add /spec/initContainers/2 "pillion-more"`,
+			},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			weaver := weave.NewWeaver(podWith(t, test.metadata, test.spec), options())
+			more := weave.Fragment{
+				Profile:        "more",
+				InitContainers: []corev1.Container{{Name: "pillion-more"}},
+				Volumes:        []corev1.Volume{{Name: "pillion-more"}},
+				Additions:      []weave.Addition{{Env: []corev1.EnvVar{{Name: "MORE"}}}},
+			}
+			for _, fragment := range []weave.Fragment{more, site()} {
+				if problems := weaver.Add(fragment); len(problems) > 0 {
+					t.Fatal(problems)
+				}
+			}
+			_, patch := weaver.Weave([]string{"site", "more"}, weave.Marks{Annotations: map[string]string{"mark/~": "m"}})
+			var got []string
+			for _, operation := range patch {
+				value := operation.Value
+				switch containers := value.(type) {
+				case []corev1.Container:
+					var names []string
+					for i := range containers {
+						names = append(names, containers[i].Name)
+					}
+					value = names
+				case corev1.Container:
+					value = containers.Name
+				}
+				got = append(got, fmt.Sprintf("%s %s %s", operation.Operation, operation.Path, encode(t, value)))
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestPlaceOfInitContainers(t *testing.T) {
+	tests := map[string]struct {
+		initContainers string
+		want           []string
+	}{
+		"no list":                {`null`, []string{"pillion-a", "pillion-b"}},
+		"an empty list":          {`[]`, []string{"pillion-a", "pillion-b"}},
+		"before the app's own":   {`[{name: setup}]`, []string{"pillion-a", "pillion-b", "setup"}},
+		"behind a leading mesh":  {`[{name: istio-init}, {name: istio-proxy}, {name: setup}]`, []string{"istio-init", "istio-proxy", "pillion-a", "pillion-b", "setup"}},
+		"behind a mesh alone":    {`[{name: istio-init}]`, []string{"istio-init", "pillion-a", "pillion-b"}},
+		"not behind a late mesh": {`[{name: setup}, {name: istio-init}]`, []string{"pillion-a", "pillion-b", "setup", "istio-init"}},
+		"behind an earlier weaving's": {
+			`[{name: istio-init}, {name: pillion-0}, {name: setup}]`,
+			[]string{"istio-init", "pillion-0", "pillion-a", "pillion-b", "setup"},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			pod := podWith(t, `{}`, `{containers: [{name: app}], initContainers: `+test.initContainers+`}`)
+			weaver := weave.NewWeaver(pod, options())
+			for _, profile := range []string{"b", "a"} {
+				fragment := weave.Fragment{Profile: profile, InitContainers: []corev1.Container{{Name: "pillion-" + profile}}}
+				if problems := weaver.Add(fragment); len(problems) > 0 {
+					t.Fatal(problems)
+				}
+			}
+			woven, patch := weaver.Weave([]string{"a", "b"}, weave.Marks{})
+			if diff := cmp.Diff(woven, patched(t, pod, encode(t, patch))); diff != "" {
+				t.Errorf("the patch makes another Pod:\n%s", diff)
+			}
+			var got []string
+			for i := range woven.Spec.InitContainers {
+				got = append(got, woven.Spec.InitContainers[i].Name)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestAdditionsReachTheRightContainers(t *testing.T) {
+	const spec = `{containers: [{name: app}, {name: istio-proxy}, {name: web}, {name: pillion-late}], initContainers: [{name: setup}]}`
+	tests := map[string]struct {
+		containers []string
+		want       []string
+	}{
+		"every regular container of the app by default": {nil, []string{"app", "web"}},
+		"only those that are named":                     {[]string{"web"}, []string{"web"}},
+		"an init container that is named":               {[]string{"setup", "app"}, []string{"setup", "app"}},
+		"a mesh's container that is named":              {[]string{"istio-proxy"}, []string{"istio-proxy"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			weaver := weave.NewWeaver(podWith(t, `{}`, spec), options())
+			fragment := weave.Fragment{Profile: "x", Additions: []weave.Addition{{Containers: test.containers, Env: []corev1.EnvVar{{Name: "X"}}}}}
+			if problems := weaver.Add(fragment); len(problems) > 0 {
+				t.Fatal(problems)
+			}
+			woven, _ := weaver.Weave(nil, weave.Marks{})
+			var got []string
+			for _, containers := range [][]corev1.Container{woven.Spec.InitContainers, woven.Spec.Containers} {
+				for i := range containers {
+					if len(containers[i].Env) > 0 {
+						got = append(got, containers[i].Name)
+					}
+				}
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestTheAppKeepsItsVariables(t *testing.T) {
+	weaver := weave.NewWeaver(podWith(t, `{}`, `{containers: [{name: app, env: [{name: SITE, value: ""}]}, {name: web}]}`), options())
+	if problems := weaver.Add(site()); len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	if diff := cmp.Diff([]string{"app: SITE"}, weaver.KeptEnv("site")); diff != "" {
+		t.Error(diff)
+	}
+	if kept := weaver.KeptEnv("other"); len(kept) > 0 {
+		t.Errorf("another profile is told of %v", kept)
+	}
+	woven, _ := weaver.Weave(nil, weave.Marks{})
+	if diff := cmp.Diff([]corev1.EnvVar{{Name: "SITE"}}, woven.Spec.Containers[0].Env); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]corev1.EnvVar{{Name: "SITE", Value: "/srv/site/current"}}, woven.Spec.Containers[1].Env); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWeavingNothingGivesNoOperation(t *testing.T) {
+	pod := podWith(t, `{}`, `{containers: [{name: app}], volumes: []}`)
+	woven, patch := weave.NewWeaver(pod, options()).Weave(nil, weave.Marks{Annotations: map[string]string{}})
+	if len(patch) > 0 {
+		t.Errorf("nothing makes %v", patch)
+	}
+	if diff := cmp.Diff(pod, woven); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func hides(path, what, where string) weave.Problem {
+	return weave.Problem{Reason: weave.ReasonMountPathCollision, Message: fmt.Sprintf(
+		"profile site mounts %s into container app, where %s is mounted at %s: one would hide the other; choose another path", path, what, where)}
+}
+
+func options() weave.Options {
+	return weave.Options{LeadingContainers: []string{"istio-init", "istio-proxy"}}
+}
+
+// podWith returns a Pod from its metadata and spec in YAML, decoded as a request's is.
+func podWith(t *testing.T, metadata, spec string) *corev1.Pod {
+	t.Helper()
+	pod := &corev1.Pod{}
+	if err := yaml.UnmarshalStrict([]byte("metadata: "+metadata+"\nspec: "+spec+"\n"), pod); err != nil {
+		t.Fatal(err)
+	}
+	return pod
+}
+
+// patched applies a patch to a Pod's JSON. Lists of the Pod that are empty are absent there.
+func patched(t *testing.T, pod *corev1.Pod, patch []byte) *corev1.Pod {
+	t.Helper()
+	bare := pod.DeepCopy()
+	raw := map[string]any{}
+	if err := json.Unmarshal(encode(t, bare), &raw); err != nil {
+		t.Fatal(err)
+	}
+	if pod.Spec.InitContainers != nil && len(pod.Spec.InitContainers) == 0 {
+		raw["spec"].(map[string]any)["initContainers"] = []any{}
+	}
+	decoded, err := jsonpatch.DecodePatch(patch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := decoded.Apply(encode(t, raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := &corev1.Pod{}
+	if err := json.Unmarshal(after, result); err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
+func encode(t *testing.T, value any) []byte {
+	t.Helper()
+	encoded, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return encoded
+}
