@@ -1,0 +1,230 @@
+package certs
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+)
+
+func options() Options {
+	return Options{
+		Namespace:         "pillion-system",
+		CASecret:          "pillion-ca",
+		CertificateSecret: "pillion-webhook-tls",
+		Names:             []string{serviceName},
+	}
+}
+
+func TestEnsureMakesBothSecrets(t *testing.T) {
+	c := newClient(t)
+	result := ensure(t, c, options(), start())
+	ca, leaf := secret(t, c, "pillion-ca"), secret(t, c, "pillion-webhook-tls")
+	for _, made := range []*corev1.Secret{ca, leaf} {
+		if made.Type != corev1.SecretTypeTLS {
+			t.Errorf("Secret %s is of type %s", made.Name, made.Type)
+		}
+	}
+	if err := Verify(pairOf(leaf), result.CABundle, options().Names, start()); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(string(ca.Data[CertificateKey]), string(leaf.Data[CABundleKey])); diff != "" {
+		t.Errorf("ca.crt is not the CA's certificate:\n%s", diff)
+	}
+	if _, ok := ca.Data[CABundleKey]; ok {
+		t.Error("the CA's Secret holds a ca.crt")
+	}
+	if want := start().Add(DefaultLeafLifetime * 2 / 3); !result.RenewAt.Equal(want) {
+		t.Errorf("renewal at %s, want %s", result.RenewAt, want)
+	}
+	if len(result.Changes) != 2 {
+		t.Errorf("changes: %q", result.Changes)
+	}
+}
+
+func TestEnsureRepairsWhatCannotServe(t *testing.T) {
+	stranger := newCA(t, []string{"x.y.svc"}, start())
+	tests := map[string]struct {
+		secret  string
+		damage  func(*corev1.Secret)
+		options func(*Options)
+		after   time.Duration
+		// wantNew names the Secrets whose certificates are new afterwards; wantChange is in one of the changes.
+		wantNew    []string
+		wantChange string
+	}{
+		"nothing is touched while all is well": {after: DefaultLeafLifetime*2/3 - time.Minute},
+		"a leaf is renewed at two thirds of its life": {
+			after: DefaultLeafLifetime * 2 / 3, wantNew: []string{"leaf"}, wantChange: "two thirds",
+		},
+		"an expired leaf is renewed": {after: 2 * DefaultLeafLifetime, wantNew: []string{"leaf"}, wantChange: "expired"},
+		"a CA is replaced at two thirds of its life": {
+			after: DefaultCALifetime * 2 / 3, wantNew: []string{"ca", "leaf"}, wantChange: "two thirds",
+		},
+		"both are replaced when the clock was set back": {
+			after: -2 * time.Hour, wantNew: []string{"ca", "leaf"}, wantChange: "not valid before",
+		},
+		"a leaf with garbage for a key is replaced": {
+			secret: "pillion-webhook-tls", damage: func(s *corev1.Secret) { s.Data[PrivateKeyKey] = []byte("x") },
+			wantNew: []string{"leaf"}, wantChange: "key is empty or not PEM",
+		},
+		"a leaf's Secret that was emptied is filled": {
+			secret: "pillion-webhook-tls", damage: func(s *corev1.Secret) { s.Data = nil },
+			wantNew: []string{"leaf"}, wantChange: "certificate is empty",
+		},
+		"a leaf of a foreign CA is replaced": {
+			secret: "pillion-webhook-tls", damage: func(s *corev1.Secret) {
+				setPair(s, newLeaf(t, newCA(t, []string{serviceName}, start()), []string{serviceName}, start()))
+			},
+			wantNew: []string{"leaf"}, wantChange: "not signed by the CA bundle",
+		},
+		"a ca.crt that was changed is written again, the leaf stays": {
+			secret: "pillion-webhook-tls", damage: func(s *corev1.Secret) { s.Data[CABundleKey] = stranger.Certificate },
+			wantChange: "wrote ca.crt",
+		},
+		"a CA with another's key is replaced": {
+			secret: "pillion-ca", damage: func(s *corev1.Secret) { s.Data[PrivateKeyKey] = stranger.Key },
+			wantNew: []string{"ca", "leaf"}, wantChange: "do not belong together",
+		},
+		"a CA for other names is replaced": {
+			secret: "pillion-ca", damage: func(s *corev1.Secret) { setPair(s, stranger) },
+			wantNew: []string{"ca", "leaf"}, wantChange: "may not sign for exactly",
+		},
+		"a CA that is none is replaced": {
+			secret: "pillion-ca", damage: func(s *corev1.Secret) { setPair(s, newLeaf(t, stranger, []string{"x.y.svc"}, start())) },
+			wantNew: []string{"ca", "leaf"}, wantChange: "not that of a CA",
+		},
+		"both are replaced when the webhook gets another name": {
+			options: func(o *Options) { o.Names = []string{serviceName, "10.0.0.7"} },
+			wantNew: []string{"ca", "leaf"}, wantChange: "may not sign for exactly",
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			c, opts := newClient(t), options()
+			ensure(t, c, opts, start())
+			if test.damage != nil {
+				damaged := secret(t, c, test.secret)
+				test.damage(damaged)
+				if err := c.Update(t.Context(), damaged); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if test.options != nil {
+				test.options(&opts)
+			}
+			caBefore, leafBefore := secret(t, c, "pillion-ca"), secret(t, c, "pillion-webhook-tls")
+			now := start().Add(test.after)
+			result := ensure(t, c, opts, now)
+			ca, leaf := secret(t, c, "pillion-ca"), secret(t, c, "pillion-webhook-tls")
+
+			var renewed []string
+			if !bytes.Equal(ca.Data[CertificateKey], caBefore.Data[CertificateKey]) {
+				renewed = append(renewed, "ca")
+			}
+			if !bytes.Equal(leaf.Data[CertificateKey], leafBefore.Data[CertificateKey]) {
+				renewed = append(renewed, "leaf")
+			}
+			if diff := cmp.Diff(test.wantNew, renewed); diff != "" {
+				t.Errorf("renewed (-want +got):\n%s", diff)
+			}
+			all := strings.Join(result.Changes, "\n")
+			if !strings.Contains(all, test.wantChange) || (test.wantChange == "") != (all == "") {
+				t.Errorf("changes %q do not contain %q", all, test.wantChange)
+			}
+			if err := Verify(pairOf(leaf), leaf.Data[CABundleKey], opts.Names, now); err != nil {
+				t.Errorf("the result does not verify: %v", err)
+			}
+			if !result.RenewAt.After(now) {
+				t.Errorf("renewal at %s is due at once, at %s", result.RenewAt, now)
+			}
+			if again := ensure(t, c, opts, now); len(again.Changes) != 0 {
+				t.Errorf("a second call changed: %q", again.Changes)
+			}
+		})
+	}
+}
+
+func TestEnsureKeepsWhatElseIsInASecret(t *testing.T) {
+	c := newClient(t, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "pillion-system", Name: "pillion-webhook-tls", Labels: map[string]string{"team": "a"}},
+		Data:       map[string][]byte{"note": []byte("kept")},
+	})
+	ensure(t, c, options(), start())
+	got := secret(t, c, "pillion-webhook-tls")
+	if got.Labels["team"] != "a" || string(got.Data["note"]) != "kept" {
+		t.Errorf("labels %v, note %q", got.Labels, got.Data["note"])
+	}
+}
+
+func TestEnsureTellsARaceFromAFault(t *testing.T) {
+	gr := corev1.Resource("secrets")
+	tests := map[string]struct {
+		err  error
+		want bool
+	}{
+		"somebody else updated the Secret": {err: apierrors.NewConflict(gr, "pillion-ca", nil), want: true},
+		"somebody else created the Secret": {err: apierrors.NewAlreadyExists(gr, "pillion-ca"), want: true},
+		"the write is forbidden":           {err: apierrors.NewForbidden(gr, "pillion-ca", nil)},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			c := interceptor.NewClient(newClient(t), interceptor.Funcs{
+				Create: func(context.Context, client.WithWatch, client.Object, ...client.CreateOption) error { return test.err },
+			})
+			_, err := Ensure(t.Context(), c, options(), start())
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if got := Raced(err); got != test.want {
+				t.Errorf("Raced(%v) = %v", err, got)
+			}
+		})
+	}
+}
+
+func newClient(t *testing.T, objects ...client.Object) client.WithWatch {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := corev1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build()
+}
+
+func ensure(t *testing.T, c client.Client, options Options, now time.Time) Result {
+	t.Helper()
+	result, err := Ensure(t.Context(), c, options, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
+func secret(t *testing.T, c client.Client, name string) *corev1.Secret {
+	t.Helper()
+	got := &corev1.Secret{}
+	if err := c.Get(t.Context(), types.NamespacedName{Namespace: "pillion-system", Name: name}, got); err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func pairOf(secret *corev1.Secret) Pair {
+	return Pair{Certificate: secret.Data[CertificateKey], Key: secret.Data[PrivateKeyKey]}
+}
+
+func setPair(secret *corev1.Secret, pair Pair) {
+	secret.Data[CertificateKey], secret.Data[PrivateKeyKey] = pair.Certificate, pair.Key
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"os"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/pillion-dev/pillion/config"
+	"github.com/pillion-dev/pillion/injectors"
+	"github.com/pillion-dev/pillion/manifest"
+	"github.com/pillion-dev/pillion/profiles"
+	"github.com/pillion-dev/pillion/weave"
+)
+
+// offlineFlags are those of commands that decide about Pods without a cluster.
+type offlineFlags struct {
+	profiles []string
+	// configuration has the flags of package config. The command has them too, but for --namespace, which means another
+	// one here.
+	configuration *pflag.FlagSet
+}
+
+func addOfflineFlags(command *cobra.Command) *offlineFlags {
+	flags := &offlineFlags{configuration: pflag.NewFlagSet("configuration", pflag.ContinueOnError)}
+	command.Flags().StringArrayVarP(&flags.profiles, "profiles", "p", nil,
+		"file or directory with PatternProfiles, ClusterPatternProfiles and Namespaces; may be repeated")
+	mustMark(command.MarkFlagRequired("profiles"))
+	config.AddFlags(flags.configuration, config.Decisions)
+	flags.configuration.VisitAll(func(flag *pflag.Flag) {
+		if flag.Name != "namespace" {
+			command.Flags().AddFlag(flag)
+		}
+	})
+	return flags
+}
+
+// mustMark panics if a flag that is marked is not there: a mistake in the program.
+func mustMark(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// offline is what decides about Pods without a cluster.
+type offline struct {
+	options    profiles.Options
+	snapshot   *profiles.Snapshot
+	namespaces manifest.Namespaces
+}
+
+// load reads the configuration and the profiles. A PatternProfile that names no namespace is in the one given.
+func (f *offlineFlags) load(namespace string) (*offline, error) {
+	settings, err := config.Load(f.configuration, os.Environ())
+	if err != nil {
+		return nil, err
+	}
+	compiler, err := profiles.NewCompiler()
+	if err != nil {
+		return nil, fmt.Errorf("prepare the compilation of profiles: %w", err)
+	}
+	loaded, namespaces, err := manifest.LoadProfiles(compiler, f.profiles, namespace)
+	if err != nil {
+		return nil, err
+	}
+	options := decisionOptions(settings)
+	return &offline{options: options, snapshot: profiles.NewSnapshot(options, loaded), namespaces: namespaces}, nil
+}
+
+// know adds namespaces, ahead of what the profiles' files say of them.
+func (o *offline) know(namespaces manifest.Namespaces) { maps.Copy(o.namespaces, namespaces) }
+
+// decisionOptions returns the settings that decisions depend on.
+func decisionOptions(settings config.Config) profiles.Options {
+	images := injectors.DefaultImages(settings.Images.Registry)
+	if settings.Images.Pillion != "" {
+		images.Pillion = settings.Images.Pillion
+	}
+	return profiles.Options{
+		Images:             images,
+		ExcludedNamespaces: settings.ExcludedNamespaces,
+		Weave:              weave.Options{LeadingContainers: settings.LeadingContainers},
+	}
+}

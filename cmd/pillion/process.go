@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/pillion-dev/pillion/config"
+)
+
+// process is what the commands that run in a cluster share.
+type process struct {
+	settings   config.Config
+	logger     *slog.Logger
+	restConfig *rest.Config
+}
+
+// startProcess reads the configuration, logs to stderr, and finds the API server.
+func startProcess(command *cobra.Command) (*process, error) {
+	settings, err := config.Load(command.Flags(), os.Environ())
+	if err != nil {
+		return nil, err
+	}
+	logger, err := newLogger(command.ErrOrStderr(), settings)
+	if err != nil {
+		return nil, err
+	}
+	// The libraries that talk to the API server log to loggers of their own.
+	klog.SetSlogLogger(logger)
+	log.SetLogger(logr.FromSlogHandler(logger.Handler()))
+	restConfig, err := connect(settings.Kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	restConfig.UserAgent = "pillion-" + command.Name() + "/" + thisBuild().Version
+	return &process{settings: settings, logger: logger, restConfig: restConfig}, nil
+}
+
+func newLogger(out io.Writer, settings config.Config) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(settings.LogLevel)); err != nil {
+		return nil, fmt.Errorf("log level: %w", err)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if settings.LogFormat == "text" {
+		return slog.New(slog.NewTextHandler(out, options)), nil
+	}
+	return slog.New(slog.NewJSONHandler(out, options)), nil
+}
+
+// connect returns how to reach the API server: by a kubeconfig file, or as the Pod's ServiceAccount.
+func connect(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		restConfig, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("reach the API server as this Pod's ServiceAccount: %w; outside a cluster name a file with "+
+				"--kubeconfig", err)
+		}
+		return restConfig, nil
+	}
+	restConfig, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("reach the API server by kubeconfig %s: %w", kubeconfig, err)
+	}
+	return restConfig, nil
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/pillion-dev/pillion/manifest"
+	"github.com/pillion-dev/pillion/webhook"
+)
+
+func reviewCommand() *cobra.Command {
+	var filename string
+	var failOnDenial bool
+	command := &cobra.Command{
+		Use:   "review [-f FILE] --profiles DIR...",
+		Short: "Answer an admission review, as the webhook would",
+		Long: `review reads an AdmissionReview of admission.k8s.io/v1, in JSON or YAML, and prints the one that the webhook would answer, from
+the same handler. It needs no cluster. The patch in an answer is in base64, as the API server gets it.
+
+Namespaces' labels come from the Namespaces among the profiles; any other namespace has no label of its own. What the webhook
+would answer with an HTTP error is an error here.`,
+		Example: `  pillion review -f review.json --profiles profiles/
+
+  # What is added?
+  pillion review -f review.json --profiles profiles/ | jq -r '.response.patch // "" | @base64d'
+
+  # Test a policy
+  pillion review --profiles profiles/ --fail-on-denial < review.yaml`,
+		Args: cobra.NoArgs,
+	}
+	command.Flags().StringVarP(&filename, "filename", "f", manifest.Stdin, "admission review: a file, or - for stdin")
+	command.Flags().BoolVar(&failOnDenial, "fail-on-denial", false, "exit with status 1 if the answer is no")
+	offline := addOfflineFlags(command)
+	command.RunE = func(command *cobra.Command, _ []string) error {
+		decider, err := offline.load(corev1.NamespaceDefault)
+		if err != nil {
+			return err
+		}
+		request, err := readReview(filename, command.InOrStdin())
+		if err != nil {
+			return err
+		}
+		review, err := decider.review(command.Context(), request)
+		if err != nil {
+			return err
+		}
+		encoded, err := json.MarshalIndent(review, "", "  ")
+		if err != nil {
+			return fmt.Errorf("encode the answer: %w", err)
+		}
+		fmt.Fprintln(command.OutOrStdout(), string(encoded))
+		if failOnDenial && !review.Response.Allowed {
+			return errors.New(review.Response.Result.Message)
+		}
+		return nil
+	}
+	return command
+}
+
+// readReview returns an admission review as JSON.
+func readReview(filename string, stdin io.Reader) ([]byte, error) {
+	if filename == manifest.Stdin {
+		filename = "stdin"
+	} else {
+		file, err := os.Open(filename)
+		if err != nil {
+			return nil, fmt.Errorf("read the admission review: %w", err)
+		}
+		defer func() { _ = file.Close() }() // it is only read
+		stdin = file
+	}
+	data, err := io.ReadAll(io.LimitReader(stdin, manifest.MaxFileBytes))
+	if err != nil {
+		return nil, fmt.Errorf("read the admission review: %w", err)
+	}
+	if json.Valid(data) || len(bytes.TrimSpace(data)) == 0 {
+		return data, nil // the handler says what is wrong with it
+	}
+	encoded, err := yaml.YAMLToJSONStrict(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s is neither JSON nor YAML: %w", filename, err)
+	}
+	return encoded, nil
+}
+
+// review sends an admission review to the webhook's handler.
+func (o *offline) review(ctx context.Context, body []byte) (*admissionv1.AdmissionReview, error) {
+	asked := admissionv1.AdmissionReview{}
+	if json.Unmarshal(body, &asked) == nil && asked.Request != nil {
+		namespace := o.namespaces.Get(asked.Request.Namespace)
+		o.namespaces[namespace.Name] = namespace.Labels
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, webhook.PathPods, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("make a request: %w", err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	answer := &response{}
+	webhook.NewHandler(webhook.Static{Profiles: o.snapshot, Namespaces: o.namespaces}, webhook.Options{}).ServeHTTP(answer, request)
+	if status := cmp.Or(answer.status, http.StatusOK); status != http.StatusOK {
+		return nil, fmt.Errorf("the webhook would answer HTTP %d: %s", status, strings.TrimSpace(answer.body.String()))
+	}
+	review := &admissionv1.AdmissionReview{}
+	if err := json.Unmarshal(answer.body.Bytes(), review); err != nil {
+		return nil, fmt.Errorf("decode the answer: %w", err)
+	}
+	if review.Response == nil {
+		return nil, errors.New("the answer has no response")
+	}
+	return review, nil
+}
+
+// response is an http.ResponseWriter that keeps what is written.
+type response struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (r *response) Header() http.Header {
+	if r.header == nil {
+		r.header = http.Header{}
+	}
+	return r.header
+}
+
+func (r *response) WriteHeader(status int)            { r.status = cmp.Or(r.status, status) }
+func (r *response) Write(content []byte) (int, error) { return r.body.Write(content) }

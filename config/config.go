@@ -1,0 +1,207 @@
+// Package config is the configuration of Pillion's processes: defaults, overridden by a file, by the environment and by flags, in
+// this order. It is strict: whatever is unknown, empty, given twice or out of range is an error, and all errors are told at once.
+package config
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+)
+
+// Config is the configuration of all of Pillion's processes: each reads its part, so that one file serves all. The keys, which
+// are named as the fields are, are described in docs/configuration.md.
+type Config struct {
+	// Kubeconfig is the path of a kubeconfig file. Empty: the Pod's own ServiceAccount.
+	Kubeconfig string
+
+	// LogLevel is error, warn, info or debug; LogFormat is json or text.
+	LogLevel, LogFormat string
+
+	// Namespace is the one that Pillion runs in.
+	Namespace string
+
+	// ExcludedNamespaces are never touched. Namespace is always among them.
+	ExcludedNamespaces []string
+
+	Images Images
+
+	// LeadingContainers name the containers of meshes and CNIs behind which init containers and sidecars are placed.
+	LeadingContainers []string
+
+	// WebhookConfiguration names the MutatingWebhookConfiguration that the controller fills, which the webhook's certificate
+	// is verified by.
+	WebhookConfiguration string
+
+	Webhook    Webhook
+	Controller Controller
+	Certs      Certs
+}
+
+// Images says where the images of the patterns' programs come from.
+type Images struct {
+	// Registry replaces the registry of every default image. Empty: each one's own.
+	Registry string
+
+	// Pillion replaces the image of Pillion that Pods with an adapter run. Empty: that of this release.
+	Pillion string
+}
+
+// Webhook is the configuration of the admission webhook.
+type Webhook struct {
+	// ListenAddress is where admission reviews are answered, HealthAddress where /healthz and /readyz are, MetricsAddress where
+	// /metrics is; empty: nowhere.
+	ListenAddress, HealthAddress, MetricsAddress string
+
+	// CertificateSecret names the Secret with the serving certificate.
+	CertificateSecret string
+
+	// MaxBodyBytes bounds the body of a request.
+	MaxBodyBytes int64
+
+	// ReadHeaderTimeout, ReadTimeout, WriteTimeout and IdleTimeout bound connections.
+	ReadHeaderTimeout, ReadTimeout, WriteTimeout, IdleTimeout time.Duration
+
+	// LiveReadTimeout bounds what is asked of the API server before an answer is no.
+	LiveReadTimeout time.Duration
+
+	// DrainDelay is how long requests are served after readiness has failed; ShutdownTimeout bounds those in flight then.
+	DrainDelay, ShutdownTimeout time.Duration
+}
+
+// Controller is the configuration of the controller.
+type Controller struct {
+	// HealthAddress is where /healthz and /readyz are served, MetricsAddress where /metrics is; empty: nowhere.
+	HealthAddress, MetricsAddress string
+
+	// LeaderElection lets several controllers run, of which one works.
+	LeaderElection bool
+
+	// Service is where the API server reaches the webhook. It is the zero Service where WebhookURL is set.
+	Service Service
+
+	// WebhookURL is where the API server reaches a webhook that runs outside the cluster. Empty: see Service.
+	WebhookURL string
+}
+
+// Service is a port of a Service in Pillion's namespace.
+type Service struct {
+	Name string
+	Port int32
+}
+
+// String returns the Service as it is written in the configuration.
+func (s Service) String() string { return fmt.Sprintf("%s:%d", s.Name, s.Port) }
+
+// Certs is the configuration of the built-in CA.
+type Certs struct {
+	// CASecret names the Secret with the CA.
+	CASecret string
+
+	// CALifetime and LeafLifetime are how long certificates are valid. They are replaced after two thirds of it.
+	CALifetime, LeafLifetime time.Duration
+}
+
+// Validate says all that is wrong with a configuration, as an Error. What Load returns is well.
+func (c Config) Validate() error {
+	var problems []Problem
+	for _, key := range keys() {
+		value := key.in(&c).Interface()
+		if key.isUnset(value, c) {
+			continue
+		}
+		if err := key.validate(value); err != nil {
+			problems = append(problems, Problem{Key: key.path, Message: err.Error()})
+		}
+	}
+	for _, conflict := range c.conflicts() {
+		problems = append(problems, Problem{Key: conflict.keys[0], Message: conflict.message})
+	}
+	return asError(problems)
+}
+
+// conflict is what is wrong with several keys together. The first is the one to change.
+type conflict struct {
+	keys    []string
+	message string
+}
+
+func (c Config) conflicts() []conflict {
+	conflicts := sharedPorts(map[string]string{
+		"webhook.listenAddress":  c.Webhook.ListenAddress,
+		"webhook.healthAddress":  c.Webhook.HealthAddress,
+		"webhook.metricsAddress": c.Webhook.MetricsAddress,
+	}, "webhook.listenAddress", "webhook.healthAddress", "webhook.metricsAddress")
+	conflicts = append(conflicts, sharedPorts(map[string]string{
+		"controller.healthAddress":  c.Controller.HealthAddress,
+		"controller.metricsAddress": c.Controller.MetricsAddress,
+	}, "controller.healthAddress", "controller.metricsAddress")...)
+
+	if (c.Controller.Service == Service{}) == (c.Controller.WebhookURL == "") {
+		conflicts = append(conflicts, conflict{
+			keys:    []string{"controller.webhookURL", "controller.service"},
+			message: "the API server reaches the webhook by a Service or by a URL: set controller.service or controller.webhookURL",
+		})
+	}
+	if c.Webhook.CertificateSecret == c.Certs.CASecret {
+		conflicts = append(conflicts, conflict{
+			keys:    []string{"certs.caSecret", "webhook.certificateSecret"},
+			message: fmt.Sprintf("is webhook.certificateSecret too, %q: the webhook must not read the CA's key", c.Certs.CASecret),
+		})
+	}
+	if c.Certs.LeafLifetime > c.Certs.CALifetime/2 {
+		conflicts = append(conflicts, conflict{
+			keys: []string{"certs.leafLifetime", "certs.caLifetime"},
+			message: fmt.Sprintf("%s is more than half of certs.caLifetime, %s: certificates would outlive the CA that is trusted",
+				shortDuration(c.Certs.LeafLifetime), shortDuration(c.Certs.CALifetime)),
+		})
+	}
+	if c.Webhook.ReadHeaderTimeout > c.Webhook.ReadTimeout {
+		conflicts = append(conflicts, conflict{
+			keys: []string{"webhook.readHeaderTimeout", "webhook.readTimeout"},
+			message: fmt.Sprintf("%s is more than webhook.readTimeout, %s, which covers it",
+				shortDuration(c.Webhook.ReadHeaderTimeout), shortDuration(c.Webhook.ReadTimeout)),
+		})
+	}
+	if c.Webhook.LiveReadTimeout >= c.Webhook.WriteTimeout {
+		conflicts = append(conflicts, conflict{
+			keys: []string{"webhook.liveReadTimeout", "webhook.writeTimeout"},
+			message: fmt.Sprintf("%s is not less than webhook.writeTimeout, %s: the answer could not be written any more",
+				shortDuration(c.Webhook.LiveReadTimeout), shortDuration(c.Webhook.WriteTimeout)),
+		})
+	}
+	return conflicts
+}
+
+// sharedPorts finds the addresses of one process that cannot be listened on at once.
+func sharedPorts(addresses map[string]string, keys ...string) []conflict {
+	var conflicts []conflict
+	for i, key := range keys {
+		for _, earlier := range keys[:i] {
+			if overlap(addresses[key], addresses[earlier]) {
+				conflicts = append(conflicts, conflict{
+					keys:    []string{key, earlier},
+					message: fmt.Sprintf("%s cannot be listened on besides %s, %s", addresses[key], earlier, addresses[earlier]),
+				})
+			}
+		}
+	}
+	return conflicts
+}
+
+func overlap(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || !samePort(portA, portB) {
+		return false
+	}
+	return hostA == hostB || isWildcard(hostA) || isWildcard(hostB)
+}
+
+func samePort(a, b string) bool {
+	numberA, errA := strconv.Atoi(a)
+	numberB, errB := strconv.Atoi(b)
+	return errA == nil && errB == nil && numberA == numberB
+}
+
+func isWildcard(host string) bool { return host == "" || net.ParseIP(host).IsUnspecified() }

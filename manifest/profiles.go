@@ -1,0 +1,131 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pillion-dev/pillion/profiles"
+)
+
+// LoadProfiles reads the PatternProfiles and ClusterPatternProfiles in files and directories, and the labels of the Namespaces
+// there. Objects of other kinds are ignored. A PatternProfile that names no namespace is in the one given. Everything that is
+// wrong, in any file, is in the error.
+func LoadProfiles(compiler *profiles.Compiler, paths []string, namespace string) ([]*profiles.Profile, Namespaces, error) {
+	files, errs := ReadFiles(paths, strings.NewReader(""))
+	loaded, loadErrs := ProfilesIn(compiler, files, namespace)
+	errs = append(errs, loadErrs...)
+	namespaces := NamespacesIn(files)
+	if len(errs) == 0 && len(loaded) == 0 {
+		errs = append(errs, fmt.Errorf("there is no PatternProfile or ClusterPatternProfile in %s", strings.Join(paths, ", ")))
+	}
+	return loaded, namespaces, errors.Join(errs...)
+}
+
+// ProfilesIn returns the profiles among the documents of files, and everything that is wrong with them.
+func ProfilesIn(compiler *profiles.Compiler, files []File, namespace string) ([]*profiles.Profile, []error) {
+	l := loader{compiler: compiler, namespace: namespace, seen: map[string]*Document{}}
+	for _, document := range documents(files) {
+		if document.Err != nil {
+			l.errs = append(l.errs, document.Err)
+			continue
+		}
+		for _, object := range objectsIn(document.Object) {
+			l.load(document, object)
+		}
+	}
+	return l.profiles, l.errs
+}
+
+type loader struct {
+	compiler  *profiles.Compiler
+	namespace string
+	seen      map[string]*Document
+	profiles  []*profiles.Profile
+	errs      []error
+}
+
+func (l *loader) load(document *Document, object map[string]any) {
+	if metadata, ok := object["metadata"].(map[string]any); ok && object["kind"] == "PatternProfile" && metadata["namespace"] == nil {
+		metadata["namespace"] = l.namespace
+	}
+	profile, ok := l.compiler.Object(object)
+	if !ok {
+		return
+	}
+	if first, there := l.seen[profile.Scope()]; there {
+		l.errs = append(l.errs, document.Errorf(0, "%s is in %s on line %d already; remove one of them",
+			profile.Scope(), first.File, first.Line))
+		return
+	}
+	l.seen[profile.Scope()] = document
+	for _, problem := range profile.Problems {
+		l.errs = append(l.errs, document.Errorf(0, "%s: %w", profile.Scope(), problem))
+	}
+	l.profiles = append(l.profiles, profile)
+}
+
+// Namespaces are the labels of namespaces by their names.
+type Namespaces map[string]map[string]string
+
+// NamespacesIn returns the Namespaces among the documents of files, as they would be in a cluster: with the label that the API
+// server gives each.
+func NamespacesIn(files []File) Namespaces {
+	namespaces := Namespaces{}
+	for _, document := range documents(files) {
+		for _, object := range objectsIn(document.Object) {
+			if object["kind"] != "Namespace" || object["apiVersion"] != "v1" {
+				continue
+			}
+			metadata, _ := object["metadata"].(map[string]any)
+			if name, _ := metadata["name"].(string); name != "" {
+				namespaces.Set(name, stringMap(metadata["labels"]))
+			}
+		}
+	}
+	return namespaces
+}
+
+// Set gives a namespace labels, and the one that the API server gives each.
+func (n Namespaces) Set(name string, labels map[string]string) {
+	all := map[string]string{corev1.LabelMetadataName: name}
+	for key, value := range labels {
+		all[key] = value
+	}
+	n[name] = all
+}
+
+// Get returns what is known of a namespace. One that is not known exists, as any other without labels of its own.
+func (n Namespaces) Get(name string) profiles.Namespace {
+	if _, known := n[name]; !known {
+		n = Namespaces{}
+		n.Set(name, nil)
+	}
+	return profiles.Namespace{Name: name, Labels: n[name]}
+}
+
+func documents(files []File) []*Document {
+	var all []*Document
+	for i := range files {
+		all = append(all, files[i].Documents...)
+	}
+	return all
+}
+
+// objectsIn returns the object of a document, or the items of a List.
+func objectsIn(object map[string]any) []map[string]any {
+	kind, _ := object["kind"].(string)
+	items, ok := object["items"].([]any)
+	if !ok || !strings.HasSuffix(kind, "List") {
+		return []map[string]any{object}
+	}
+	var objects []map[string]any
+	for _, item := range items {
+		if object, ok := item.(map[string]any); ok {
+			objects = append(objects, objectsIn(object)...)
+		}
+	}
+	return objects
+}

@@ -1,0 +1,347 @@
+// Package webhook answers admission reviews of Pods: the handler, what it knows of the cluster, and the TLS server around it.
+package webhook
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kjson "sigs.k8s.io/json"
+
+	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/profiles"
+)
+
+// The paths of the entries of the webhook configuration. Every entry gets every decision; its path says why we were called.
+const (
+	PathPods        = "/inject/pods"
+	PathNamespaces  = "/inject/namespaces"
+	PathMatchPrefix = "/inject/match/"
+)
+
+// Cluster is what the handler knows of the cluster.
+type Cluster interface {
+	// Snapshot returns the profiles in memory.
+	Snapshot() *profiles.Snapshot
+
+	// Namespace returns what memory has of a namespace. The labels must not be changed.
+	Namespace(name string) (namespace profiles.Namespace, known bool)
+
+	// Live reads a namespace, and the profiles of these names that its Pods may mean, from the API server. A profile that does
+	// not exist is left out; a namespace that does not exist is an error.
+	Live(ctx context.Context, namespace string, names []string) (profiles.Namespace, []*profiles.Profile, error)
+}
+
+// Options are the bounds of the handler. Zero values mean the defaults.
+type Options struct {
+	// MaxBodyBytes bounds the body of a request. Default: 7 MiB, twice what the API server takes for an object and some.
+	MaxBodyBytes int64
+	// LiveReadTimeout bounds what is asked of the API server before an answer is no. Default: one second.
+	LiveReadTimeout time.Duration
+	// Logger gets faults and refusals, with names and reasons and never with values. Default: none.
+	Logger *slog.Logger
+	// Metrics count requests. Default: none.
+	Metrics *Metrics
+}
+
+func (o Options) withDefaults() Options {
+	if o.MaxBodyBytes == 0 {
+		o.MaxBodyBytes = 7 << 20
+	}
+	if o.LiveReadTimeout == 0 {
+		o.LiveReadTimeout = time.Second
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// NewHandler returns the handler of admission reviews. A decision is answered with HTTP 200 and allowed true or false; whatever
+// keeps the handler from deciding is an HTTP error, so that the failurePolicy of the entry decides.
+func NewHandler(cluster Cluster, options Options) http.Handler {
+	h := &handler{cluster: cluster, options: options.withDefaults()}
+	mux := http.NewServeMux()
+	mux.Handle("/inject/", http.HandlerFunc(h.serve))
+	return mux
+}
+
+type handler struct {
+	cluster Cluster
+	options Options
+}
+
+// fault is why a request was not decided: an HTTP status and a sentence.
+type fault struct {
+	status int
+	err    error
+}
+
+func (f *fault) Error() string { return f.err.Error() }
+func (f *fault) Unwrap() error { return f.err }
+
+func faultf(status int, format string, args ...any) error {
+	return &fault{status: status, err: fmt.Errorf(format, args...)}
+}
+
+func (h *handler) serve(w http.ResponseWriter, r *http.Request) {
+	defer h.recover(w, r)
+	review, err := h.decode(w, r)
+	start := time.Now()
+	if err == nil {
+		err = h.answer(r, review)
+	}
+	if err != nil {
+		h.fail(w, r, err)
+		h.options.Metrics.observe(resultFault, start)
+		return
+	}
+	h.options.Metrics.observe(resultOf(review.Response), start)
+	h.write(w, r, review)
+}
+
+// resultOf says in a word of a fixed set what became of a request.
+func resultOf(response *admissionv1.AdmissionResponse) string {
+	switch {
+	case !response.Allowed:
+		return resultDenied
+	case len(response.Patch) > 0:
+		return resultWoven
+	default:
+		return resultUntouched
+	}
+}
+
+// recover answers a panic with 500: it hurts one request.
+func (h *handler) recover(w http.ResponseWriter, r *http.Request) {
+	if cause := recover(); cause != nil {
+		if cause == http.ErrAbortHandler { //nolint:errorlint // net/http compares this panic value so
+			panic(cause)
+		}
+		h.options.Logger.Error("panic in a request", "path", r.URL.Path, "cause", fmt.Sprint(cause), "stack", string(debug.Stack()))
+		http.Error(w, "internal error", http.StatusInternalServerError)
+	}
+}
+
+// decode reads the admission review of a request.
+func (h *handler) decode(w http.ResponseWriter, r *http.Request) (*admissionv1.AdmissionReview, error) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		return nil, faultf(http.StatusMethodNotAllowed, "send admission reviews by POST, not by %s", r.Method)
+	}
+	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
+		return nil, faultf(http.StatusUnsupportedMediaType, "send application/json")
+	}
+	body, err := h.read(w, r)
+	if err != nil {
+		return nil, err
+	}
+	review := &admissionv1.AdmissionReview{}
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(body, review); err != nil {
+		return nil, faultf(http.StatusBadRequest, "the body is not an admission review: %w", err)
+	}
+	switch {
+	case review.APIVersion != admissionv1.SchemeGroupVersion.String() || review.Kind != "AdmissionReview":
+		return nil, faultf(http.StatusBadRequest, "the body is not an AdmissionReview of admission.k8s.io/v1")
+	case review.Request == nil:
+		return nil, faultf(http.StatusBadRequest, "the admission review has no request")
+	case review.Request.UID == "":
+		return nil, faultf(http.StatusBadRequest, "the request of the admission review has no uid")
+	}
+	return review, nil
+}
+
+// read reads the body at once where its length is known.
+func (h *handler) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	tooLarge := faultf(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", h.options.MaxBodyBytes)
+	if r.ContentLength > h.options.MaxBodyBytes {
+		return nil, tooLarge
+	}
+	limited := http.MaxBytesReader(w, r.Body, h.options.MaxBodyBytes)
+	var body []byte
+	var err error
+	if r.ContentLength > 0 {
+		body = make([]byte, r.ContentLength)
+		_, err = io.ReadFull(limited, body)
+	} else {
+		body, err = io.ReadAll(limited)
+	}
+	tooLong := &http.MaxBytesError{}
+	switch {
+	case errors.As(err, &tooLong):
+		return nil, tooLarge
+	case err != nil:
+		return nil, faultf(http.StatusBadRequest, "read the body: %w", err)
+	case len(body) == 0:
+		return nil, faultf(http.StatusBadRequest, "the body is empty")
+	}
+	return body, nil
+}
+
+// answer turns a review's request into its response.
+func (h *handler) answer(r *http.Request, review *admissionv1.AdmissionReview) error {
+	request := review.Request
+	review.Response = &admissionv1.AdmissionResponse{UID: request.UID, Allowed: true}
+	if !createsPod(request) {
+		return nil
+	}
+	if !utf8.Valid(request.Object.Raw) {
+		deny(review.Response, "Pillion refuses this Pod: its manifest holds bytes that are not UTF-8; write it without them")
+		return nil
+	}
+	pod := &corev1.Pod{}
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(request.Object.Raw, pod); err != nil {
+		return faultf(http.StatusBadRequest, "the object of the request is not a Pod: %w", err)
+	}
+	decision, err := h.decide(r, request.Namespace, pod)
+	if err != nil {
+		return err
+	}
+	h.log(request, pod, &decision)
+	return respond(review.Response, &decision)
+}
+
+// createsPod tells whether a request is what weaving is for. Everything else is let pass untouched.
+func createsPod(request *admissionv1.AdmissionRequest) bool {
+	return request.Operation == admissionv1.Create && request.SubResource == "" &&
+		request.Resource == (metav1.GroupVersionResource{Version: "v1", Resource: "pods"})
+}
+
+// decide decides from memory. Only where memory lacks or contradicts what the request says is the API server asked, before the
+// answer is no.
+func (h *handler) decide(r *http.Request, namespaceName string, pod *corev1.Pod) (profiles.Decision, error) {
+	snapshot := h.cluster.Snapshot()
+	namespace, known := h.cluster.Namespace(namespaceName)
+	decision := profiles.Decide(snapshot, namespaceOr(namespace, namespaceName), pod)
+	if known && len(decision.Unknown) == 0 && !contradicts(r.URL.Path, namespace, &decision) {
+		return decision, nil
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), h.options.LiveReadTimeout)
+	defer cancel()
+	// The namespace as it is now may ask for other names than the one in memory: twice is enough.
+	for range 2 {
+		live, read, err := h.cluster.Live(ctx, namespaceName, decision.Unknown)
+		if err != nil {
+			return decision, faultf(http.StatusServiceUnavailable, "read namespace %s and its profiles: %w", namespaceName, err)
+		}
+		asked := decision.Unknown
+		snapshot = snapshot.With(read...)
+		decision = profiles.Decide(snapshot, live, pod)
+		if subset(decision.Unknown, asked) {
+			break
+		}
+	}
+	return decision, nil
+}
+
+func namespaceOr(namespace profiles.Namespace, name string) profiles.Namespace {
+	namespace.Name = name
+	return namespace
+}
+
+func subset(names, of []string) bool {
+	known := map[string]bool{}
+	for _, name := range of {
+		known[name] = true
+	}
+	for _, name := range names {
+		if !known[name] {
+			return false
+		}
+	}
+	return true
+}
+
+// contradicts tells whether the entry that called us should not have, by what memory says: then memory is behind.
+func contradicts(path string, namespace profiles.Namespace, decision *profiles.Decision) bool {
+	switch {
+	case path == PathNamespaces:
+		value := namespace.Labels[v1alpha1.InjectKey]
+		return value == "" || value == v1alpha1.None
+	case strings.HasPrefix(path, PathMatchPrefix):
+		return len(decision.Outcomes) == 0
+	default:
+		return false
+	}
+}
+
+// respond writes a decision into a response.
+func respond(response *admissionv1.AdmissionResponse, decision *profiles.Decision) error {
+	response.Warnings = decision.Warnings
+	if !decision.Allowed {
+		deny(response, decision.Denial())
+		return nil
+	}
+	if len(decision.Patch) == 0 {
+		return nil
+	}
+	patch, err := json.Marshal(decision.Patch)
+	if err != nil {
+		return fmt.Errorf("encode the patch: %w", err)
+	}
+	patchType := admissionv1.PatchTypeJSONPatch
+	response.Patch, response.PatchType = patch, &patchType
+	return nil
+}
+
+func deny(response *admissionv1.AdmissionResponse, message string) {
+	response.Allowed = false
+	response.Result = &metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: message,
+	}
+}
+
+// write sends the review with its response and without its request, which the API server knows.
+func (h *handler) write(w http.ResponseWriter, r *http.Request, review *admissionv1.AdmissionReview) {
+	review.Request = nil
+	body, err := json.Marshal(review)
+	if err != nil {
+		h.fail(w, r, fmt.Errorf("encode the response: %w", err))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(body) // an error here is the API server's leaving, which it knows
+}
+
+// fail answers that the request was not decided. What may pass is answered so that the API server tries once more.
+func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	status := http.StatusInternalServerError
+	known := &fault{}
+	if errors.As(err, &known) {
+		status = known.status
+	}
+	if status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
+	h.options.Logger.Warn("request not decided", "path", r.URL.Path, "status", status, "error", err.Error())
+	http.Error(w, err.Error(), status)
+}
+
+// log tells what was decided: names and reasons, never values.
+func (h *handler) log(request *admissionv1.AdmissionRequest, pod *corev1.Pod, decision *profiles.Decision) {
+	if !h.options.Logger.Enabled(context.Background(), slog.LevelInfo) || len(decision.Outcomes) == 0 {
+		return
+	}
+	name := pod.Name
+	if name == "" {
+		name = pod.GenerateName
+	}
+	outcomes := make([]string, len(decision.Outcomes))
+	for i := range decision.Outcomes {
+		outcomes[i] = fmt.Sprintf("%s=%s", decision.Outcomes[i].Profile, decision.Outcomes[i].Reason)
+	}
+	h.options.Logger.Info("decided", "namespace", request.Namespace, "pod", name, "allowed", decision.Allowed,
+		"dryRun", request.DryRun != nil && *request.DryRun, "outcomes", strings.Join(outcomes, " "))
+}
