@@ -18,7 +18,7 @@ BENCHTIME ?= 1s
 BENCHCOUNT ?= 1
 BENCHPACKAGES ?= ./...
 KEEP ?=
-COMPONENTS ?=
+COMPONENTS ?= kube-apiserver etcd kubectl
 
 # The API server and etcd that tests start.
 export KUBEBUILDER_ASSETS := $(CURDIR)/bin/k8s
@@ -81,11 +81,11 @@ demo: controlplane build ## start a control plane and Pillion, and show what hap
 	KEEP='$(KEEP)' go run ./test/demo
 
 .PHONY: controlplane
-controlplane: ## fetch or build kube-apiserver and etcd into bin/k8s (minutes, the first time); COMPONENTS names others
+controlplane: ## fetch or build kube-apiserver, etcd and kubectl into bin/k8s (minutes, the first time); COMPONENTS names others
 	@go -C test/controlplane run . --dest ../../bin/k8s $(COMPONENTS)
 
 .PHONY: controlplane-all
-controlplane-all: ## the same with kube-controller-manager, kube-scheduler, kubelet and kubectl
+controlplane-all: ## the same with kube-controller-manager, kube-scheduler and kubelet
 	@go -C test/controlplane run . --dest ../../bin/k8s all
 
 # The tools are built when what pins them changes. The rename makes a build that was interrupted leave nothing.

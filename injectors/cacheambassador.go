@@ -36,6 +36,12 @@ func cacheAmbassadorInjector() Injector {
 		Field:    "cacheAmbassador",
 		Validate: validateCacheAmbassador,
 		Fragment: cacheAmbassadorFragment,
+		Configuration: func(pattern *v1alpha1.Pattern) string {
+			if pattern.CacheAmbassador.Proxy == nil {
+				return ""
+			}
+			return twemproxyConfig(pattern.CacheAmbassador)
+		},
 	}
 }
 
@@ -185,7 +191,7 @@ func twemproxyContainer(request Request, fragment *weave.Fragment) corev1.Contai
 		"-s", strconv.Itoa(int(statisticsPort(port))),
 	}
 	container.VolumeMounts = []corev1.VolumeMount{
-		addConfig(fragment, proxyConfigPath, configFile{path: proxyConfigFile, content: twemproxyConfig(spec)}),
+		addConfig(fragment, proxyConfigPath, configFile{path: proxyConfigFile, content: request.Configuration}),
 	}
 	container.StartupProbe = cacheListensProbe(port)
 	return container

@@ -53,11 +53,13 @@ func cacheProxy(servers ...v1alpha1.CacheServer) *v1alpha1.CacheAmbassador {
 }
 
 func cacheRequest(spec *v1alpha1.CacheAmbassador) Request {
+	pattern := &v1alpha1.Pattern{CacheAmbassador: spec}
 	return Request{
-		Profile: "page-cache",
-		Pattern: &v1alpha1.Pattern{CacheAmbassador: spec},
-		Pod:     &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}},
-		Images:  DefaultImages(""),
+		Profile:       "page-cache",
+		Pattern:       pattern,
+		Configuration: cacheAmbassadorInjector().Configuration(pattern),
+		Pod:           &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}},
+		Images:        DefaultImages(""),
 	}
 }
 

@@ -20,6 +20,10 @@ type Injector struct {
 	// path is the path of the pattern's field. All problems are reported.
 	Validate func(pattern *v1alpha1.Pattern, path *field.Path) field.ErrorList
 
+	// Configuration returns the configuration file of the pattern's program, "" if the spec asks for a program without. It is made
+	// once for a spec and not for every Pod. Nil: no program of the pattern has one.
+	Configuration func(pattern *v1alpha1.Pattern) string
+
 	// Fragment says what the pattern adds to the Pod of the request. Its problems are those of this Pod with this spec: a
 	// volume or container that the Pod does not have, say.
 	Fragment func(request Request) (weave.Fragment, []Problem)
@@ -45,6 +49,9 @@ type Request struct {
 
 	// Pattern is the effective spec: defaulted, overridden by the Pod's annotations and valid.
 	Pattern *v1alpha1.Pattern
+
+	// Configuration is what the Injector's Configuration returned for the Pattern.
+	Configuration string
 
 	// Pod is the Pod without what is reserved: no container, volume or annotation of Pillion's.
 	Pod *corev1.Pod

@@ -25,10 +25,23 @@ const (
 // statsd_exporter has one, for what the app sends before it listens is lost.
 func prometheusAdapterInjector() Injector {
 	return Injector{
-		Kind:     v1alpha1.KindPrometheusAdapter,
-		Field:    "prometheusAdapter",
-		Validate: validatePrometheusAdapter,
-		Fragment: prometheusAdapterFragment,
+		Kind:          v1alpha1.KindPrometheusAdapter,
+		Field:         "prometheusAdapter",
+		Validate:      validatePrometheusAdapter,
+		Fragment:      prometheusAdapterFragment,
+		Configuration: prometheusAdapterConfiguration,
+	}
+}
+
+// prometheusAdapterConfiguration is the configuration of json_exporter or statsd_exporter; the other programs have none.
+func prometheusAdapterConfiguration(pattern *v1alpha1.Pattern) string {
+	switch spec := pattern.PrometheusAdapter; {
+	case spec.JSON != nil:
+		return jsonConfiguration(spec.JSON)
+	case spec.StatsD != nil:
+		return marshalConfig(statsdConfiguration(spec.StatsD))
+	default:
+		return ""
 	}
 }
 

@@ -58,7 +58,7 @@ func addJSONExporter(request Request, fragment *weave.Fragment) {
 		"--web.listen-address=" + listenAddress(loopback, loopbackPort(metricsPort(spec))),
 		"--config.file=" + jsonConfigPath + "/" + jsonConfigFile,
 	}
-	mount := addConfig(fragment, jsonConfigPath, configFile{path: jsonConfigFile, content: jsonConfiguration(spec.JSON)})
+	mount := addConfig(fragment, jsonConfigPath, configFile{path: jsonConfigFile, content: request.Configuration})
 	container.VolumeMounts = append(container.VolumeMounts, mount)
 	query := url.Values{"module": {jsonModule}, "target": {spec.JSON.URL}}
 	addFrontedExporter(request, fragment, container, "/probe?"+query.Encode())

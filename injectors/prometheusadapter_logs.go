@@ -23,7 +23,7 @@ const (
 
 func addMtail(request Request, fragment *weave.Fragment) {
 	spec := request.Pattern.PrometheusAdapter
-	logs := emptyDir(v1alpha1.ReservedName(request.Profile, "logs"), *spec.Logs.SizeLimit)
+	logs := emptyDir(v1alpha1.ReservedName(request.Profile, "logs"), spec.Logs.SizeLimit.DeepCopy())
 	fragment.Volumes = append(fragment.Volumes, logs)
 	fragment.Additions = append(fragment.Additions, weave.Addition{
 		Containers:   spec.Containers,

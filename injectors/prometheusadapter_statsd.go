@@ -77,7 +77,7 @@ func addStatsDExporter(request Request, fragment *weave.Fragment) {
 		"--statsd.mapping-config=" + statsdConfigPath + "/" + statsdConfigFile,
 	}
 	container.StartupProbe = listensOnUDP(port)
-	config := configFile{path: statsdConfigFile, content: marshalConfig(statsdConfiguration(spec.StatsD))}
+	config := configFile{path: statsdConfigFile, content: request.Configuration}
 	mount := addConfig(fragment, statsdConfigPath, config)
 	container.VolumeMounts = append(container.VolumeMounts, mount)
 	addExporter(request, fragment, container)

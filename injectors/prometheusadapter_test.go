@@ -64,7 +64,10 @@ func buildAdapter(t *testing.T, spec *v1alpha1.PrometheusAdapter) weave.Fragment
 }
 
 func adapterRequest(spec *v1alpha1.PrometheusAdapter, pod *corev1.Pod) Request {
-	return Request{Profile: "numbers", Pattern: &v1alpha1.Pattern{PrometheusAdapter: spec}, Pod: pod, Images: DefaultImages("")}
+	pattern := &v1alpha1.Pattern{PrometheusAdapter: spec}
+	return Request{
+		Profile: "numbers", Pattern: pattern, Configuration: prometheusAdapterConfiguration(pattern), Pod: pod, Images: DefaultImages(""),
+	}
 }
 
 func secretEnv(name, secret, key string) corev1.EnvVar {

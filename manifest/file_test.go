@@ -199,7 +199,8 @@ func TestReadFiles(t *testing.T) {
 			want:  []string{filepath.Join(dir, "a.yaml")},
 			wantErrors: []string{
 				filepath.Join(dir, "missing.yaml") + ": no such file or directory",
-				filepath.Join(dir, "empty") + ": the directory has no file that ends in .yaml, .yml or .json; subdirectories are not looked into",
+				filepath.Join(dir, "empty") + ": the directory has no file that ends in .yaml, " +
+					".yml or .json; subdirectories are not looked into",
 				huge + ": the file is larger than 32 MiB, which no manifest is",
 			},
 		},
@@ -232,7 +233,8 @@ func TestReadFiles(t *testing.T) {
 func FuzzPatch(f *testing.F) {
 	for _, seed := range []string{
 		"a: 1\n", "{}", "{\"a\": [1, \"\\u00fc\"]}", "a: &x [1, *x]", "a:\n- b\n-\n  c: d\n# e\n", "? a\n: b\n", "a: |\n  b\n \n# c",
-		"{a: {b: 'c''d', e: \"f\\\"}\"}}", "--- !x {a: 1}\n", "a: >-\n  b\nc:\n", "<<: {a: 1}\n", "a: 1\r\nb:\r\n  c: 2", "\ufeffa: 1",
+		"{a: {b: 'c''d', e: \"f\\\"}\"}}", "--- !x {a: 1}\n", "a: >-\n  b\nc:\n", "<<: {a: 1}\n", "a: 1\r\nb:\r\n" +
+			"  c: 2", "\ufeffa: 1",
 	} {
 		f.Add([]byte(seed))
 	}

@@ -63,7 +63,8 @@ func TestPatchKeepsTheText(t *testing.T) {
 			want: "env: # none\n- a\nlabels:\n  b: c\nannotations: # no\n  d: e\nvolumes:\n- f\nother:\n  g: h\nlast: 1\n",
 		},
 		"what is in brackets gains what it gains in brackets": {
-			text: "metadata: {name: it's, labels: {}, annotations: null} # {\nspec: {containers: [{name: app, env: [], args: ['}', \"]\"]}]}\n",
+			text: "metadata: {name: it's, labels: {}, annotations: null} # {\nspec: {containers: [{name: app, env: [], args: " +
+				"['}', \"]\"]}]}\n",
 			operations: []jsonpatch.JsonPatchOperation{
 				add("/metadata/annotations", object{"a": "1"}), add("/metadata/labels/b", "<c>"),
 				add("/spec/containers/0/env/0", object{"name": "X"}), add("/spec/containers/0/args/0", "z"),
@@ -76,7 +77,9 @@ func TestPatchKeepsTheText(t *testing.T) {
 		"scripts in a block scalar are not mistaken for structure": {
 			text: "spec:\n  containers:\n  - args:\n    - -c\n    - |\n      #!/bin/sh\n      volumes:\n      - x\n\n      # done\n" +
 				"    name: app\n  - name: b\n    args:\n    - |\n      echo\n      # last\n",
-			operations: []jsonpatch.JsonPatchOperation{add("/spec/containers/0/env", []string{"e"}), add("/spec/containers/1/env", []string{"f"})},
+			operations: []jsonpatch.JsonPatchOperation{
+				add("/spec/containers/0/env", []string{"e"}), add("/spec/containers/1/env", []string{"f"}),
+			},
 			want: "spec:\n  containers:\n  - args:\n    - -c\n    - |\n      #!/bin/sh\n      volumes:\n      - x\n\n      # done\n" +
 				"    name: app\n    env:\n    - e\n  - name: b\n    args:\n    - |\n      echo\n      # last\n    env:\n    - f\n",
 		},
@@ -101,11 +104,13 @@ func TestPatchKeepsTheText(t *testing.T) {
 			want:       "a: {ключ: {ü: 1, \"z\": \"1\"}}\n",
 		},
 		"aliases are expanded, so that an addition to one place does not show in another": {
-			text: "spec:\n  containers:\n  - &app\n    name: a # first\n    mounts: &m\n    - x\n  - <<: *app\n    name: b\n  - name: c\n    mounts: *m\n",
+			text: "spec:\n  containers:\n  - &app\n    name: a # first\n    mounts: &m\n    - x\n  - <<: *app\n    name: b\n" +
+				"  - name: c\n    mounts: *m\n",
 			operations: []jsonpatch.JsonPatchOperation{
 				add("/spec/containers/0/mounts/1", "y"), add("/spec/containers/1/mounts/1", "z"), add("/spec/containers/2/env", "e"),
 			},
-			want: "spec:\n  containers:\n  - name: a # first\n    mounts:\n    - x\n    - \"y\"\n  - name: b\n    mounts:\n    - x\n    - z\n" +
+			want: "spec:\n  containers:\n  - name: a # first\n    mounts:\n    - x\n    - \"y\"\n  - name: b\n    mounts:\n" +
+				"    - x\n    - z\n" +
 				"  - name: c\n    mounts:\n    - x\n    env: e\n",
 		},
 		"a layout that is too odd to add to is written anew": {

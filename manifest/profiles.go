@@ -48,7 +48,8 @@ type loader struct {
 }
 
 func (l *loader) load(document *Document, object map[string]any) {
-	if metadata, ok := object["metadata"].(map[string]any); ok && object["kind"] == "PatternProfile" && metadata["namespace"] == nil {
+	metadata, ok := object["metadata"].(map[string]any)
+	if ok && object["kind"] == "PatternProfile" && metadata["namespace"] == nil {
 		metadata["namespace"] = l.namespace
 	}
 	profile, ok := l.compiler.Object(object)

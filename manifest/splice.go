@@ -320,7 +320,8 @@ func (s *splicer) flowEnd(open int) int {
 			depth++
 			fresh = true
 		case '}', ']':
-			if depth--; depth == 0 {
+			depth--
+			if depth == 0 {
 				return at
 			}
 			fresh = false

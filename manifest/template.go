@@ -35,17 +35,15 @@ type Template struct {
 // templatePaths tells where the Pod template of a kind is.
 func templatePaths() map[schema.GroupKind]string {
 	return map[schema.GroupKind]string{
-		{Kind: "Pod"}:                            "",
-		{Kind: "PodTemplate"}:                    "/template",
-		{Kind: "ReplicationController"}:          "/spec/template",
-		{Group: "apps", Kind: "Deployment"}:      "/spec/template",
-		{Group: "apps", Kind: "StatefulSet"}:     "/spec/template",
-		{Group: "apps", Kind: "DaemonSet"}:       "/spec/template",
-		{Group: "apps", Kind: "ReplicaSet"}:      "/spec/template",
-		{Group: "batch", Kind: "Job"}:            "/spec/template",
-		{Group: "batch", Kind: "CronJob"}:        "/spec/jobTemplate/spec/template",
-		{Group: "batch", Kind: "JobTemplate"}:    "/template/spec/template",
-		{Group: "extensions", Kind: "DaemonSet"}: "/spec/template",
+		{Kind: "Pod"}:                        "",
+		{Kind: "PodTemplate"}:                "/template",
+		{Kind: "ReplicationController"}:      "/spec/template",
+		{Group: "apps", Kind: "Deployment"}:  "/spec/template",
+		{Group: "apps", Kind: "StatefulSet"}: "/spec/template",
+		{Group: "apps", Kind: "DaemonSet"}:   "/spec/template",
+		{Group: "apps", Kind: "ReplicaSet"}:  "/spec/template",
+		{Group: "batch", Kind: "Job"}:        "/spec/template",
+		{Group: "batch", Kind: "CronJob"}:    "/spec/jobTemplate/spec/template",
 	}
 }
 
@@ -67,7 +65,8 @@ func (d *Document) templatesAt(object map[string]any, at string) ([]Template, er
 	if !ok {
 		return nil, nil
 	}
-	template := Template{Document: d, Path: at + path, Field: strings.ReplaceAll(strings.TrimPrefix(path, "/"), "/", "."), Kind: kind}
+	field := strings.ReplaceAll(strings.TrimPrefix(path, "/"), "/", ".")
+	template := Template{Document: d, Path: at + path, Field: field, Kind: kind}
 	metadata, _ := object["metadata"].(map[string]any)
 	template.Name, _ = metadata["name"].(string)
 	if template.Name == "" {

@@ -35,7 +35,8 @@ func TestTemplates(t *testing.T) {
 		"a List, with what is no workload, and a List in it": {
 			text: "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Service}\n" +
 				"- apiVersion: v1\n  kind: Pod\n  spec: {}\n" +
-				"- apiVersion: v1\n  kind: List\n  items:\n  - apiVersion: apps/v1\n    kind: StatefulSet\n    spec: {template: {spec: {}}}\n",
+				"- apiVersion: v1\n  kind: List\n  items:\n  - apiVersion: apps/v1\n    kind: StatefulSet\n" +
+				"    spec: {template: {spec: {}}}\n",
 			want: []template{
 				{"Pod", "", "/items/1", "", 5},
 				{"StatefulSet", "", "/items/2/items/0/spec/template", "spec.template", 13},
@@ -81,7 +82,8 @@ func TestTemplates(t *testing.T) {
 }
 
 func TestTemplatePod(t *testing.T) {
-	templates, err := only(t, "apiVersion: apps/v1\nkind: Deployment\nspec:\n  template:\n    spec:\n      volumes: []\n").Templates()
+	templates, err := only(t, "apiVersion: apps/v1\nkind: Deployment\nspec:\n  template:\n    spec:\n      volumes: []\n"+
+		"").Templates()
 	if err != nil {
 		t.Fatal(err)
 	}

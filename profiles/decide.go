@@ -56,10 +56,9 @@ type decider struct {
 
 // candidate is a profile that was asked for or that chose the Pod.
 type candidate struct {
-	profile  *Profile
-	source   Source
-	pattern  *v1alpha1.Pattern
-	revision string
+	profile *Profile
+	source  Source
+	effectiveSpec
 	outcome  Outcome
 	problems []weave.Problem
 	present  bool // the Pod has its containers
@@ -122,14 +121,16 @@ func (d *decider) resolve() {
 	overrides := overridesOf(d.pod.Annotations)
 	before := map[string]v1alpha1.Injected(nil)
 	for _, c := range d.candidates {
-		c.outcome = Outcome{Profile: c.profile.Name, Namespace: c.profile.Namespace, Kind: c.profile.Kind, Source: c.source,
-			policy: c.profile.FailurePolicy}
+		c.outcome = Outcome{
+			Profile: c.profile.Name, Namespace: c.profile.Namespace, Kind: c.profile.Kind, Source: c.source,
+			policy: c.profile.FailurePolicy,
+		}
 		if len(c.profile.Problems) > 0 {
 			c.problems = []weave.Problem{{Reason: ReasonProfileNotReady, Message: fmt.Sprintf("%s cannot be used until it is mended: %s",
 				c.profile.Scope(), c.profile.Problems.ToAggregate())}}
 			continue
 		}
-		c.pattern, c.revision, c.problems = c.profile.effective(overrides[c.profile.Name])
+		c.effectiveSpec, c.problems = c.profile.effective(overrides[c.profile.Name])
 		c.outcome.Revision = c.revision
 		delete(overrides, c.profile.Name)
 		if c.present = hasContainer(d.pod, v1alpha1.ReservedName(c.profile.Name, "")); c.present {
@@ -188,8 +189,8 @@ func (d *decider) decide() Decision {
 	return decision
 }
 
-// finish weaves the Pod of a Decision that allows it. It is false if the Pod would exceed what the API server takes and policy was
-// made to give way, so that everything is to be decided again.
+// finish weaves the Pod of a Decision that allows it. It is false if the Pod would exceed what the API server takes and policy
+// was made to give way, so that everything is to be decided again.
 func (d *decider) finish(decision *Decision, weaver *weave.Weaver, ordered []*candidate) bool {
 	names := make([]string, len(ordered))
 	for i, c := range ordered {
@@ -299,11 +300,12 @@ func (d *decider) add(weaver *weave.Weaver, c *candidate, applied map[string]*v1
 
 func (d *decider) build(c *candidate, applied map[string]*v1alpha1.Pattern) (weave.Fragment, []weave.Problem) {
 	return injectors.Build(c.profile.injector, injectors.Request{
-		Profile: c.profile.Name,
-		Pattern: c.pattern,
-		Pod:     d.bare,
-		Applied: applied,
-		Images:  d.snapshot.options.Images,
+		Profile:       c.profile.Name,
+		Pattern:       c.pattern,
+		Configuration: c.configuration,
+		Pod:           d.bare,
+		Applied:       applied,
+		Images:        d.snapshot.options.Images,
 	})
 }
 

@@ -83,8 +83,8 @@ func TestEveryProblemIsInOneAnswer(t *testing.T) {
 		cluster("cache", memcached),
 		cluster("metrics", statsd),
 	)
-	pod := podOf(t, `{annotations: {pillion.dev/inject: "site, cache, nosuch, metrics, UPPER", site.pillion.dev/repo: x, site.pillion.dev/ref: "a b",
-	  prometheus.io/port: "80"}}`,
+	pod := podOf(t, `{annotations: {pillion.dev/inject: "site, cache, nosuch, metrics, UPPER", site.pillion.dev/repo: x,
+	  site.pillion.dev/ref: "a b", prometheus.io/port: "80"}}`,
 		`{containers: [{name: app, ports: [{containerPort: 11211}, {containerPort: 9102}]}]}`)
 	decision := profiles.Decide(snapshot, web(), pod)
 	want := []string{
@@ -220,10 +220,11 @@ func TestPolicyThatDoesNotFitTheAnnotationsIsLeftOut(t *testing.T) {
 }
 
 func TestAPodThatHasTheContainersIsLeftAlone(t *testing.T) {
-	snapshot := snapshotOf(t, cluster("site", gitSync))
+	snapshot := snapshotOf(t, cluster("site", gitSync+`, overridable: [ref]`))
 	revision := snapshotRevision(t, "site", gitSync)
 	tests := map[string]struct {
 		injected, spec string
+		override       string
 		want           []string
 		warning        string
 	}{
@@ -238,6 +239,12 @@ func TestAPodThatHasTheContainersIsLeftAlone(t *testing.T) {
 			want:     []string{"site Annotation Skipped AlreadyInjected"},
 			warning: "profile site is at revision " + revision + ", but this Pod has its containers at revision 0123456789; " +
 				"remove them from its manifest to get the current ones",
+		},
+		"with an override that is wrong by now": {
+			injected: `{}`,
+			spec:     `{containers: [{name: app}], initContainers: [{name: pillion-site}]}`,
+			override: "-v2",
+			want:     []string{"site Annotation Skipped AlreadyInjected"},
 		},
 		"as a regular container": {
 			injected: `{}`,
@@ -264,6 +271,9 @@ func TestAPodThatHasTheContainersIsLeftAlone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pod := podOf(t, asking("site"), test.spec)
 			pod.Annotations[v1alpha1.InjectedKey] = test.injected
+			if test.override != "" {
+				pod.Annotations["site.pillion.dev/ref"] = test.override
+			}
 			decision := profiles.Decide(snapshot, web(), pod)
 			if diff := cmp.Diff(test.want, outcomes(&decision)); diff != "" {
 				t.Error(diff)
@@ -283,7 +293,8 @@ func TestAPodThatHasTheContainersIsLeftAlone(t *testing.T) {
 
 func TestAForgedMarkIsKeptAndTheTrueOneStandsBeside(t *testing.T) {
 	snapshot := snapshotOf(t, cluster("site", gitSync))
-	pod := podOf(t, `{labels: {pillion.dev/injected: "no"}, annotations: {pillion.dev/inject: site, pillion.dev/injected: x, pillion.dev/injected.2: y}}`,
+	pod := podOf(t, `{labels: {pillion.dev/injected: "no"}, annotations: {pillion.dev/inject: site, pillion.dev/injected: x,
+          pillion.dev/injected.2: y}}`,
 		appOnly)
 	decision := profiles.Decide(snapshot, web(), pod)
 	got := map[string]v1alpha1.Injected{}
@@ -298,6 +309,20 @@ func TestAForgedMarkIsKeptAndTheTrueOneStandsBeside(t *testing.T) {
 	}
 	if decision.Pod.Labels[v1alpha1.InjectedKey] != "no" {
 		t.Error("a label that was there is changed")
+	}
+}
+
+// A Pod can carry several marks that contradict each other.
+func TestOfSeveralMarksTheLastCounts(t *testing.T) {
+	snapshot := snapshotOf(t, cluster("site", gitSync+`, overridable: [ref]`))
+	pod := podOf(t, `{annotations: {pillion.dev/inject: site, pillion.dev/injected: '{"site": {"revision": "first"}}',
+	  pillion.dev/injected.2: '{"site": {"revision": "second"}}', site.pillion.dev/ref: v2}}`,
+		`{containers: [{name: app}], initContainers: [{name: pillion-site}]}`)
+	for range 20 {
+		decision := profiles.Decide(snapshot, web(), pod)
+		if len(decision.Warnings) != 1 || !strings.Contains(decision.Warnings[0], "at revision second;") {
+			t.Fatalf("warnings: %q", decision.Warnings)
+		}
 	}
 }
 
@@ -330,7 +355,8 @@ func TestWhatWasLeftOutStaysOut(t *testing.T) {
 func TestSelectorsDoNotSeePillionsOwnLabel(t *testing.T) {
 	const whenInjected = `, match: {podSelector: {matchExpressions: [{key: pillion.dev/injected, operator: Exists}]}}`
 	snapshot := snapshotOf(t, cluster("site", gitSync), cluster("cache", memcached+whenInjected))
-	decision := profiles.Decide(snapshot, web(), podOf(t, `{labels: {pillion.dev/injected: "true"}, annotations: {pillion.dev/inject: site}}`, appOnly))
+	decision := profiles.Decide(snapshot, web(), podOf(t, `{labels: {pillion.dev/injected: "true"},
+          annotations: {pillion.dev/inject: site}}`, appOnly))
 	if diff := cmp.Diff([]string{"site Annotation Applied Applied"}, outcomes(&decision)); diff != "" {
 		t.Error(diff)
 	}
@@ -343,7 +369,8 @@ func TestAskedForComesBeforePolicy(t *testing.T) {
 		t.Fatal(decision.Denial())
 	}
 	want := []string{
-		"a Match Rejected PortCollision", "a Match Rejected EnvCollision", "a Match Rejected EnvCollision", "a Match Rejected EnvCollision",
+		"a Match Rejected PortCollision", "a Match Rejected EnvCollision", "a Match Rejected EnvCollision",
+		"a Match Rejected EnvCollision",
 		"z Annotation Applied Applied",
 	}
 	if diff := cmp.Diff(want, outcomes(&decision)); diff != "" {
@@ -362,8 +389,10 @@ func TestProfilesStartAfterThoseTheyReadFrom(t *testing.T) {
 }
 
 func TestASourceThatIsRefusedTakesItsReadersWithIt(t *testing.T) {
-	snapshot := snapshotOf(t, cluster("site", gitSync+`, match: {}`), cluster("conf", templates+`, match: {}`), cluster("cache", redis+`, match: {}`))
-	decision := profiles.Decide(snapshot, web(), podOf(t, `{}`, `{containers: [{name: app, volumeMounts: [{name: x, mountPath: /srv}]}]}`))
+	snapshot := snapshotOf(t, cluster("site", gitSync+`, match: {}`), cluster("conf", templates+`, match: {}`), cluster("cache",
+		redis+`, match: {}`))
+	decision := profiles.Decide(snapshot, web(), podOf(t, `{}`, `{containers: [{name: app, volumeMounts: [{name: x,
+          mountPath: /srv}]}]}`))
 	want := []string{
 		"cache Match Applied Applied", "site Match Rejected MountPathCollision", "conf Match Rejected SourceNotApplied",
 	}
@@ -377,7 +406,8 @@ func TestASourceThatIsRefusedTakesItsReadersWithIt(t *testing.T) {
 
 func TestTheAppsVariableWinsAndPeopleAreTold(t *testing.T) {
 	snapshot := snapshotOf(t, cluster("cache", memcached))
-	decision := profiles.Decide(snapshot, web(), podOf(t, asking("cache"), `{containers: [{name: app, env: [{name: CACHE_PORT, value: "1"}]}]}`))
+	decision := profiles.Decide(snapshot, web(), podOf(t, asking("cache"), `{containers: [{name: app, env: [{name: CACHE_PORT,
+          value: "1"}]}]}`))
 	want := []corev1.EnvVar{
 		{Name: "CACHE_PORT", Value: "1"}, {Name: "CACHE_HOST", Value: "127.0.0.1"}, {Name: "CACHE_ADDRESS", Value: "127.0.0.1:11211"},
 	}
@@ -391,14 +421,17 @@ func TestTheAppsVariableWinsAndPeopleAreTold(t *testing.T) {
 
 // What a naive injector does to a Pod as a whole.
 func TestWhatIsNotPillionsStaysAsItIs(t *testing.T) {
-	snapshot := snapshotOf(t, cluster("site", gitSync), cluster("cache", memcached), cluster("metrics", statsd), cluster("conf", templates))
+	snapshot := snapshotOf(t, cluster("site", gitSync), cluster("cache", memcached), cluster("metrics", statsd), cluster("conf",
+		templates))
 	for name, spec := range map[string]string{
 		"a Pod with nothing set": appOnly,
 		"a Pod with everything set": `{containers: [{name: app}], securityContext: {runAsUser: 1000, runAsNonRoot: true, fsGroup: 2000},
-		  imagePullSecrets: [{name: registry}], serviceAccountName: app, terminationGracePeriodSeconds: 5, shareProcessNamespace: true}`,
+		  imagePullSecrets: [{name: registry}], serviceAccountName: app, terminationGracePeriodSeconds: 5,
+		  shareProcessNamespace: true}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			pod := podOf(t, `{annotations: {pillion.dev/inject: "site,cache,metrics,conf", kubectl.kubernetes.io/default-container: app}}`, spec)
+			pod := podOf(t,
+				`{annotations: {pillion.dev/inject: "site,cache,metrics,conf", kubectl.kubernetes.io/default-container: app}}`, spec)
 			decision := profiles.Decide(snapshot, web(), pod)
 			if !decision.Allowed || len(decision.Pod.Spec.InitContainers) != 4 {
 				t.Fatalf("want four init containers, got %v: %s", initNames(decision.Pod), decision.Denial())
@@ -422,7 +455,8 @@ func TestWhatIsNotPillionsStaysAsItIs(t *testing.T) {
 
 func TestWhatIsInjectedIsHardened(t *testing.T) {
 	const guaranteed = `{containers: [{name: app, resources: {limits: {cpu: "1", memory: 1Gi}}}]}`
-	snapshot := snapshotOf(t, cluster("site", gitSync), cluster("cache", memcached), cluster("metrics", statsd), cluster("conf", templates))
+	snapshot := snapshotOf(t, cluster("site", gitSync), cluster("cache", memcached), cluster("metrics", statsd), cluster("conf",
+		templates))
 	for name, spec := range map[string]string{"a Burstable Pod": appOnly, "a Guaranteed Pod": guaranteed} {
 		t.Run(name, func(t *testing.T) {
 			decision := profiles.Decide(snapshot, web(), podOf(t, asking("site,cache,metrics,conf"), spec))
@@ -434,8 +468,10 @@ func TestWhatIsInjectedIsHardened(t *testing.T) {
 				limited[volume.Name] = volume.EmptyDir == nil || volume.EmptyDir.SizeLimit != nil
 			}
 			for _, container := range decision.Pod.Spec.InitContainers {
-				if c := container.SecurityContext; c == nil || !*c.RunAsNonRoot || !*c.ReadOnlyRootFilesystem || *c.AllowPrivilegeEscalation ||
-					!slices.Equal(c.Capabilities.Drop, []corev1.Capability{"ALL"}) || c.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
+				if c := container.SecurityContext; c == nil || !*c.RunAsNonRoot || !*c.ReadOnlyRootFilesystem ||
+					*c.AllowPrivilegeEscalation ||
+					!slices.Equal(c.Capabilities.Drop, []corev1.Capability{"ALL"}) ||
+					c.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 					t.Errorf("%s is not restricted: %v", container.Name, c)
 				}
 				tokenHidden := false
@@ -457,7 +493,8 @@ func TestWhatIsInjectedIsHardened(t *testing.T) {
 						t.Errorf("%s has no request or no limit of %s", container.Name, resource)
 					}
 					if name == "a Guaranteed Pod" && request.Cmp(limit) != 0 {
-						t.Errorf("%s takes the Pod's Guaranteed class: requests %s, limits %s of %s", container.Name, request.String(), limit.String(), resource)
+						t.Errorf("%s takes the Pod's Guaranteed class: requests %s, limits %s of %s", container.Name, request.String(),
+							limit.String(), resource)
 					}
 				}
 				if probe := container.StartupProbe; probe != nil && probe.HTTPGet != nil && probe.HTTPGet.Host != "" {
@@ -469,7 +506,8 @@ func TestWhatIsInjectedIsHardened(t *testing.T) {
 }
 
 func TestLonelyResourcesKeepTheOtherDefaults(t *testing.T) {
-	snapshot := snapshotOf(t, cluster("site", `gitSync: {repo: "https://git.example.com/site.git", mountPath: /srv/site}, overridable: [resources]`))
+	snapshot := snapshotOf(t, cluster("site", `gitSync: {repo: "https://git.example.com/site.git", mountPath: /srv/site},
+          overridable: [resources]`))
 	decision := profiles.Decide(snapshot, web(),
 		podOf(t, `{annotations: {pillion.dev/inject: site, site.pillion.dev/resources.limits.cpu: "2"}}`, appOnly))
 	if !decision.Allowed {
@@ -484,8 +522,12 @@ func TestLonelyResourcesKeepTheOtherDefaults(t *testing.T) {
 
 func TestHostNetworkPodsOpenNoPortOfTheNode(t *testing.T) {
 	snapshot := snapshotOf(t, cluster("metrics", statsd), cluster("cache", memcached), cluster("site", gitSync))
-	decision := profiles.Decide(snapshot, web(), podOf(t, asking("metrics,cache,site"), `{containers: [{name: app}], hostNetwork: true}`))
-	want := []string{"cache Annotation Rejected HostNetwork", "metrics Annotation Rejected HostNetwork", "site Annotation Applied Applied"}
+	decision := profiles.Decide(snapshot, web(), podOf(t, asking("metrics,cache,site"), `{containers: [{name: app}],
+          hostNetwork: true}`))
+	want := []string{
+		"cache Annotation Rejected HostNetwork", "metrics Annotation Rejected HostNetwork",
+		"site Annotation Applied Applied",
+	}
 	if diff := cmp.Diff(want, outcomes(&decision)); diff != "" {
 		t.Error(diff)
 	}
@@ -550,7 +592,7 @@ func web() profiles.Namespace {
 
 func asking(profiles string) string { return `{annotations: {pillion.dev/inject: "` + profiles + `"}}` }
 
-func compile(t *testing.T, from source) *profiles.Profile {
+func compile(t testing.TB, from source) *profiles.Profile {
 	t.Helper()
 	compiler, err := newCompiler()
 	if err != nil {
@@ -570,7 +612,7 @@ func compile(t *testing.T, from source) *profiles.Profile {
 	return profile
 }
 
-func snapshotOf(t *testing.T, sources ...source) *profiles.Snapshot {
+func snapshotOf(t testing.TB, sources ...source) *profiles.Snapshot {
 	t.Helper()
 	compiled := make([]*profiles.Profile, len(sources))
 	for i, from := range sources {

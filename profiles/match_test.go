@@ -65,7 +65,8 @@ func drawSelector(t *rapid.T) labels.Selector {
 	selector := labels.NewSelector()
 	for range rapid.IntRange(0, 3).Draw(t, "requirements") {
 		operator := rapid.SampledFrom([]selection.Operator{
-			selection.In, selection.NotIn, selection.Exists, selection.DoesNotExist, selection.Equals, selection.GreaterThan, selection.LessThan,
+			selection.In, selection.NotIn, selection.Exists, selection.DoesNotExist, selection.Equals, selection.GreaterThan,
+			selection.LessThan,
 		}).Draw(t, "operator")
 		var values []string
 		switch operator {
@@ -87,7 +88,21 @@ func drawSelector(t *rapid.T) labels.Selector {
 }
 
 func drawLabels(t *rapid.T, whose string) map[string]string {
-	return rapid.MapOfN(rapid.SampledFrom([]string{"a", "b", "c"}), rapid.SampledFrom([]string{"", "1", "2", "3"}), 0, 3).Draw(t, whose)
+	return rapid.MapOfN(rapid.SampledFrom([]string{"a", "b", "c"}), rapid.SampledFrom([]string{"", "1", "2", "3"}), 0,
+		3).Draw(t, whose)
+}
+
+func TestIndexFindsALabelWithAnEmptyValue(t *testing.T) {
+	selector, err := labels.Parse("app in (web,)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := newMatchIndex([]*Profile{{Name: "x", match: &match{pods: selector, podRequirements: requirements(selector)}}})
+	for value, want := range map[string]int{"": 1, "web": 1, "api": 0} {
+		if got := index.matching(nil, map[string]string{"app": value}); len(got) != want {
+			t.Errorf("app=%q finds %d profiles, want %d", value, len(got), want)
+		}
+	}
 }
 
 func TestIndexFilesUnderTheRarestLabel(t *testing.T) {
@@ -103,7 +118,8 @@ func TestIndexFilesUnderTheRarestLabel(t *testing.T) {
 		return &Profile{Name: name, match: &match{pods: selector, podRequirements: requirements(selector)}}
 	}
 	index := newMatchIndex([]*Profile{
-		profile("everyone"), profile("web", "team=web", "app=web"), profile("api", "team=web", "app=api"), profile("negative", "app!=x"),
+		profile("everyone"), profile("web", "team=web", "app=web"), profile("api", "team=web", "app=api"), profile("negative",
+			"app!=x"),
 	})
 	names := func(profiles []*Profile) (names []string) {
 		for _, p := range profiles {

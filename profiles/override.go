@@ -16,15 +16,22 @@ import (
 	"github.com/pillion-dev/pillion/weave"
 )
 
-// effective returns the spec with a Pod's overrides, and its revision. It is held to the same schema as the profile itself, so
+// effectiveSpec is what a profile means for one Pod.
+type effectiveSpec struct {
+	pattern       *v1alpha1.Pattern
+	revision      string
+	configuration string // see injectors.Injector
+}
+
+// effective returns the spec with a Pod's overrides. It is held to the same schema as the profile itself, so
 // that an annotation can never say what a profile could not. All problems are reported.
-func (p *Profile) effective(overrides []override) (*v1alpha1.Pattern, string, []weave.Problem) {
+func (p *Profile) effective(overrides []override) (effectiveSpec, []weave.Problem) {
 	if len(overrides) == 0 {
-		return p.Pattern, p.Revision, nil
+		return effectiveSpec{p.Pattern, p.Revision, p.configuration}, nil
 	}
 	document := map[string]any{}
 	if err := utiljson.Unmarshal(p.document, &document); err != nil { // it was encoded by us
-		return nil, "", []weave.Problem{{Reason: ReasonInvalidOverride, Message: err.Error()}}
+		return effectiveSpec{}, []weave.Problem{{Reason: ReasonInvalidOverride, Message: err.Error()}}
 	}
 	var problems []weave.Problem
 	for _, override := range overrides {
@@ -33,7 +40,7 @@ func (p *Profile) effective(overrides []override) (*v1alpha1.Pattern, string, []
 		}
 	}
 	if len(problems) > 0 {
-		return nil, "", problems
+		return effectiveSpec{}, problems
 	}
 	pattern, errs := p.decode(document)
 	for _, err := range errs {
@@ -44,10 +51,10 @@ func (p *Profile) effective(overrides []override) (*v1alpha1.Pattern, string, []
 		})
 	}
 	if len(problems) > 0 {
-		return nil, "", problems
+		return effectiveSpec{}, problems
 	}
 	encoded, _ := json.Marshal(document)
-	return pattern, revision(p.injector.Field, encoded), nil
+	return effectiveSpec{pattern, revision(p.injector.Field, encoded), configuration(p.injector, pattern)}, nil
 }
 
 // override sets one field in the document, or says why not.

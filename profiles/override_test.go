@@ -28,19 +28,31 @@ func TestOverridesThatAreTaken(t *testing.T) {
 			"ref", `"quoted"`, argument("--ref="), `"quoted"`,
 		},
 		"a string with a variable of the kubelet's does not expand": {"ref", "$(HOME)", argument("--ref="), "$$(HOME)"},
-		"a string with a command stays an argument":                 {"ref", "a;rm${IFS}-rf`id`|'", argument("--ref="), "a;rm$${IFS}-rf`id`|'"},
+		"a string with a command stays an argument": {
+			"ref", "a;rm${IFS}-rf`id`|'", argument("--ref="),
+			"a;rm$${IFS}-rf`id`|'",
+		},
 		"a number is JSON":      {"depth", "7", argument("--depth="), "7"},
 		"zero is not absent":    {"depth", "0", argument("--depth="), "0"},
 		"space around JSON":     {"depth", " 7\n", argument("--depth="), "7"},
 		"a duration is literal": {"period", "90s", argument("--period="), "1m30s"},
-		"a quantity is literal": {"resources.limits.memory", "300Mi", func(c *corev1.Container) any { return c.Resources.Limits.Memory().String() }, "300Mi"},
+		"a quantity is literal": {
+			"resources.limits.memory", "300Mi",
+			func(c *corev1.Container) any { return c.Resources.Limits.Memory().String() }, "300Mi",
+		},
 		"an object is JSON": {"resources", `{"limits": {"cpu": "2"}}`, func(c *corev1.Container) any {
 			return c.Resources.Limits.Cpu().String() + " " + c.Resources.Limits.Memory().String()
 		}, "2 256Mi"},
-		"a list is JSON and replaces": {"env", `[{"name": "B", "value": "$(A)"}]`, func(c *corev1.Container) any { return c.Env }, []corev1.EnvVar{
-			{Name: "HOME", Value: "/tmp"}, {Name: "B", Value: "$$(A)"},
-		}},
-		"a field of an object that is absent": {"onSync.url", "http://localhost:8080/-/reload", argument("--webhook-url="), "http://localhost:8080/-/reload"},
+		"a list is JSON and replaces": {
+			"env", `[{"name": "B", "value": "$(A)"}]`, func(c *corev1.Container) any { return c.Env },
+			[]corev1.EnvVar{
+				{Name: "HOME", Value: "/tmp"}, {Name: "B", Value: "$$(A)"},
+			},
+		},
+		"a field of an object that is absent": {
+			"onSync.url", "http://localhost:8080/-/reload", argument("--webhook-url="),
+			"http://localhost:8080/-/reload",
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -82,33 +94,89 @@ func TestOverridesThatAreRefused(t *testing.T) {
 		"a field that does not exist in one that is listed": {"resources.limits.gpu", "1", profiles.ReasonInvalidOverride, []string{
 			`there is no field "gpu" in resources.limits`, "cpu, ephemeral-storage, memory",
 		}},
-		"an empty path":                               {"", "x", profiles.ReasonFieldNotOverridable, nil},
-		"a path into a string":                        {"ref.x", "x", profiles.ReasonInvalidOverride, []string{`there is no field "x" in ref`}},
-		"a number that is no number":                  {"depth", "many", profiles.ReasonInvalidOverride, []string{"is not an integer; write a number"}},
-		"a number with a fraction":                    {"depth", "1.5", profiles.ReasonInvalidOverride, []string{"depth"}},
-		"a number out of bounds":                      {"depth", "-1", profiles.ReasonInvalidOverride, []string{"gitSync.depth", "greater than or equal to 0"}},
-		"a number that is endless":                    {"depth", "1e999999", profiles.ReasonInvalidOverride, []string{"depth"}},
-		"null":                                        {"depth", "null", profiles.ReasonInvalidOverride, []string{"is not an integer"}},
-		"a boolean that is a word":                    {"readOnly", "yes", profiles.ReasonInvalidOverride, []string{"write true or false"}},
-		"a list that is a string":                     {"sparseCheckout", "/docs/", profiles.ReasonInvalidOverride, []string{`["a", "b"]`}},
-		"an object that is a list":                    {"resources", "[]", profiles.ReasonInvalidOverride, []string{"resources"}},
-		"an object with a field that is not known":    {"resources", `{"requests": {"gpu": "1"}}`, profiles.ReasonInvalidOverride, []string{"gpu", "there is no field of that name"}},
-		"two JSON values":                             {"depth", "1 2", profiles.ReasonInvalidOverride, nil},
-		"what a profile could not say":                {"ref", "-upload-pack=x", profiles.ReasonInvalidOverride, []string{"gitSync.ref"}},
-		"a newline":                                   {"ref", "main\n--one-time", profiles.ReasonInvalidOverride, []string{"gitSync.ref"}},
-		"a rule between fields":                       {"mountPath", "/etc", profiles.ReasonInvalidOverride, []string{"must not be a directory of the system"}},
-		"a bad image":                                 {"image", "x y", profiles.ReasonInvalidOverride, []string{"gitSync.image"}},
-		"a negative duration":                         {"period", "-5s", profiles.ReasonInvalidOverride, []string{"gitSync.period"}},
-		"a quantity beyond all bounds":                {"resources.limits.memory", "1e999999", profiles.ReasonInvalidOverride, []string{"resources.limits.memory"}},
-		"a quantity that takes a year to read":        {"resources.limits.memory", "1e-999999999", profiles.ReasonInvalidOverride, []string{"resources.limits.memory"}},
-		"such a quantity in an object":                {"resources", `{"limits": {"cpu": "1E-999999999"}}`, profiles.ReasonInvalidOverride, []string{"resources.limits.cpu"}},
-		"such a quantity, long":                       {"sizeLimit", "0." + strings.Repeat("0", 200000) + "1", profiles.ReasonInvalidOverride, []string{"sizeLimit"}},
-		"a quantity that is no quantity":              {"resources.limits.memory", "lots", profiles.ReasonInvalidOverride, []string{"resources.limits.memory"}},
-		"NUL":                                         {"ref", "a\x00b", profiles.ReasonInvalidOverride, []string{"cannot be seen"}},
-		"an escape character":                         {"ref", "a\x1b[31mb", profiles.ReasonInvalidOverride, []string{"cannot be seen"}},
-		"text that runs backwards":                    {"ref", "main\u202e", profiles.ReasonInvalidOverride, []string{"cannot be seen"}},
-		"invalid UTF-8":                               {"ref", "main\ufffd", profiles.ReasonInvalidOverride, []string{"cannot be seen"}},
-		"such characters in JSON, written as escapes": {"env", `[{"name":"B","value":"\u202e"}]`, profiles.ReasonInvalidOverride, []string{"cannot be seen"}},
+		"an empty path": {"", "x", profiles.ReasonFieldNotOverridable, nil},
+		"a path into a string": {
+			"ref.x", "x", profiles.ReasonInvalidOverride,
+			[]string{`there is no field "x" in ref`},
+		},
+		"a number that is no number": {
+			"depth", "many", profiles.ReasonInvalidOverride,
+			[]string{"is not an integer; write a number"},
+		},
+		"a number with a fraction": {"depth", "1.5", profiles.ReasonInvalidOverride, []string{"depth"}},
+		"a number out of bounds": {"depth", "-1", profiles.ReasonInvalidOverride, []string{
+			"gitSync.depth",
+			"greater than or equal to 0",
+		}},
+		"a number that is endless": {"depth", "1e999999", profiles.ReasonInvalidOverride, []string{"depth"}},
+		"null":                     {"depth", "null", profiles.ReasonInvalidOverride, []string{"is not an integer"}},
+		"a boolean that is a word": {
+			"readOnly", "yes", profiles.ReasonInvalidOverride,
+			[]string{"write true or false"},
+		},
+		"a list that is a string": {
+			"sparseCheckout", "/docs/", profiles.ReasonInvalidOverride,
+			[]string{`["a", "b"]`},
+		},
+		"an object that is a list": {"resources", "[]", profiles.ReasonInvalidOverride, []string{"resources"}},
+		"an object with a field that is not known": {
+			"resources", `{"requests": {"gpu": "1"}}`, profiles.ReasonInvalidOverride,
+			[]string{"gpu", "there is no field of that name"},
+		},
+		"two JSON values": {"depth", "1 2", profiles.ReasonInvalidOverride, nil},
+		"what a profile could not say": {
+			"ref", "-upload-pack=x", profiles.ReasonInvalidOverride,
+			[]string{"gitSync.ref"},
+		},
+		"a newline": {
+			"ref", "main\n--one-time", profiles.ReasonInvalidOverride,
+			[]string{"gitSync.ref"},
+		},
+		"a rule between fields": {
+			"mountPath", "/etc", profiles.ReasonInvalidOverride,
+			[]string{"must not be a directory of the system"},
+		},
+		"a bad image":         {"image", "x y", profiles.ReasonInvalidOverride, []string{"gitSync.image"}},
+		"a negative duration": {"period", "-5s", profiles.ReasonInvalidOverride, []string{"gitSync.period"}},
+		"a quantity beyond all bounds": {
+			"resources.limits.memory", "1e999999", profiles.ReasonInvalidOverride,
+			[]string{"resources.limits.memory"},
+		},
+		"a quantity that takes a year to read": {
+			"resources.limits.memory", "1e-999999999", profiles.ReasonInvalidOverride,
+			[]string{"resources.limits.memory"},
+		},
+		"such a quantity in an object": {
+			"resources", `{"limits": {"cpu": "1E-999999999"}}`,
+			profiles.ReasonInvalidOverride,
+			[]string{"resources.limits.cpu"},
+		},
+		"such a quantity, long": {
+			"sizeLimit", "0." + strings.Repeat("0", 200000) + "1",
+			profiles.ReasonInvalidOverride,
+			[]string{"sizeLimit"},
+		},
+		"a quantity that is no quantity": {
+			"resources.limits.memory", "lots", profiles.ReasonInvalidOverride,
+			[]string{"resources.limits.memory"},
+		},
+		"NUL": {"ref", "a\x00b", profiles.ReasonInvalidOverride, []string{"cannot be seen"}},
+		"an escape character": {
+			"ref", "a\x1b[31mb", profiles.ReasonInvalidOverride,
+			[]string{"cannot be seen"},
+		},
+		"text that runs backwards": {
+			"ref", "main\u202e", profiles.ReasonInvalidOverride,
+			[]string{"cannot be seen"},
+		},
+		"invalid UTF-8": {
+			"ref", "main\ufffd", profiles.ReasonInvalidOverride,
+			[]string{"cannot be seen"},
+		},
+		"such characters in JSON, written as escapes": {
+			"env", `[{"name":"B","value":"\u202e"}]`, profiles.ReasonInvalidOverride,
+			[]string{"cannot be seen"},
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -142,7 +210,8 @@ func TestAProfileThatListsNothingSaysSo(t *testing.T) {
 	pod := podOf(t, asking("site"), appOnly)
 	pod.Annotations["site.pillion.dev/ref"] = "x"
 	decision := profiles.Decide(snapshotOf(t, cluster("site", gitSync)), web(), pod)
-	want := "annotation site.pillion.dev/ref: profile site does not let Pods change ref; it allows none to be changed. Remove the annotation, " +
+	want := "annotation site.pillion.dev/ref: profile site does not let Pods change ref; it allows none to be changed. " +
+		"Remove the annotation, " +
 		"or ask whoever owns the profile to list the field in spec.overridable"
 	if diff := cmp.Diff(want, messageOf(t, &decision, profiles.ReasonFieldNotOverridable)); diff != "" {
 		t.Error(diff)
@@ -150,9 +219,11 @@ func TestAProfileThatListsNothingSaysSo(t *testing.T) {
 }
 
 func TestAnOverrideOfAProfileThatIsNotAppliedIsWarnedOf(t *testing.T) {
-	pod := podOf(t, `{annotations: {cache.pillion.dev/port: "1", cache.pillion.dev/env: "[]", pillion.dev/inject: site, example.com/ref: x}}`, appOnly)
+	pod := podOf(t, `{annotations: {cache.pillion.dev/port: "1", cache.pillion.dev/env: "[]", pillion.dev/inject: site,
+          example.com/ref: x}}`, appOnly)
 	decision := profiles.Decide(snapshotOf(t, cluster("site", gitSync), cluster("cache", memcached)), web(), pod)
-	want := []string{"annotations cache.pillion.dev/env, cache.pillion.dev/port has no effect: profile cache is not applied to this Pod"}
+	want := []string{"annotations cache.pillion.dev/env, cache.pillion.dev/port has no effect: profile cache is not applied " +
+		"to this Pod"}
 	if diff := cmp.Diff(want, decision.Warnings); diff != "" {
 		t.Error(diff)
 	}
@@ -173,17 +244,27 @@ func TestOverridesReachPolicyToo(t *testing.T) {
 // FuzzOverride gives any key and value: a Pod is refused, or the value is where it belongs and nowhere else.
 func FuzzOverride(f *testing.F) {
 	for _, seed := range []struct{ path, value string }{
-		{"ref", "v2"}, {"depth", "1e999999"}, {"resources.limits.memory", "1e-9999999"}, {"env", `[{"name":"A","value":"$(B)"}]`}, {"repo", "x"},
-		{"", ""}, {"ref\u202e", "x"}, {"resources", `{"limits":{"cpu":"1e-9999999"}}`}, {"image", "x"}, {"sparseCheckout", `["a","a"]`}, {"a.b.c", "\xff"},
-		{"onSync", `{"url":"http://x/","timeout":"1s"}`}, {"sizeLimit", "-1"},
+		{"ref", "v2"},
+		{"depth", "1e999999"},
+		{"resources.limits.memory", "1e-9999999"},
+		{"env", `[{"name":"A","value":"$(B)"}]`},
+		{"repo", "x"},
+		{"", ""},
+		{"ref\u202e", "x"},
+		{"resources", `{"limits":{"cpu":"1e-9999999"}}`},
+		{"image", "x"},
+		{"sparseCheckout", `["a","a"]`},
+		{"a.b.c", "\xff"},
+		{"onSync", `{"url":"http://x/","timeout":"1s"}`},
+		{"sizeLimit", "-1"},
 	} {
 		f.Add(seed.path, seed.value)
 	}
-	snapshot := func(t *testing.T) *profiles.Snapshot { return snapshotOf(t, cluster("site", openGitSync)) }
+	snapshot := snapshotOf(f, cluster("site", openGitSync))
 	f.Fuzz(func(t *testing.T, path, value string) {
 		pod := podOf(t, asking("site"), appOnly)
 		pod.Annotations["site.pillion.dev/"+path] = value
-		decision := profiles.Decide(snapshot(t), web(), pod)
+		decision := profiles.Decide(snapshot, web(), pod)
 		expectReadable(t, &decision)
 		if !decision.Allowed {
 			if len(decision.Patch) > 0 {

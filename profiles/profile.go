@@ -41,12 +41,13 @@ type Profile struct {
 	// Problems are why the profile cannot be used; none if it can.
 	Problems field.ErrorList
 
-	injector    injectors.Injector
-	schema      *schema // of the pattern's field
-	document    []byte  // the pattern's field as JSON, with defaults
-	overridable []string
-	allowed     labels.Selector // namespaces that may ask; nil: all
-	match       *match          // nil: only those that ask
+	injector      injectors.Injector
+	schema        *schema // of the pattern's field
+	document      []byte  // the pattern's field as JSON, with defaults
+	configuration string
+	overridable   []string
+	allowed       labels.Selector // namespaces that may ask; nil: all
+	match         *match          // nil: only those that ask
 }
 
 // match is who gets a profile without asking.
@@ -72,24 +73,29 @@ func (p *Profile) allows(namespace Namespace) bool {
 
 // Compiler makes Profiles from API objects. It is safe for concurrent use.
 type Compiler struct {
-	cluster, namespaced *schema
+	cluster, namespaced *schema            // of the profiles, without their patterns
 	patterns            map[string]*schema // by the pattern's field
 	injectors           []injectors.Injector
 }
 
 // NewCompiler returns a Compiler. It takes tens of milliseconds, in which the schemas' CEL rules are compiled.
 func NewCompiler() (*Compiler, error) {
-	cluster, err := loadSchema(crds.ClusterPatternProfiles)
+	c := &Compiler{patterns: map[string]*schema{}, injectors: injectors.All()}
+	fields := make([]string, len(c.injectors))
+	for i := range c.injectors {
+		fields[i] = c.injectors[i].Field
+	}
+	var err error
+	if c.namespaced, _, err = loadSchemas(crds.PatternProfiles, fields); err != nil {
+		return nil, err
+	}
+	cluster, patterns, err := loadSchemas(crds.ClusterPatternProfiles, fields)
 	if err != nil {
 		return nil, err
 	}
-	namespaced, err := loadSchema(crds.PatternProfiles)
-	if err != nil {
-		return nil, err
-	}
-	c := &Compiler{cluster: cluster, namespaced: namespaced, patterns: map[string]*schema{}, injectors: injectors.All()}
-	for _, injector := range c.injectors {
-		if c.patterns[injector.Field], err = loadSubschema(crds.ClusterPatternProfiles, "spec", injector.Field); err != nil {
+	c.cluster = cluster
+	for name, props := range patterns {
+		if c.patterns[name], err = newSchema(props, false); err != nil {
 			return nil, err
 		}
 	}
@@ -146,6 +152,9 @@ func (c *Compiler) compile(object map[string]any, cluster bool) *Profile {
 		rules, profile.Namespace = c.cluster, ""
 	}
 	profile.Problems = rules.apply(nil, object)
+	if document, ok := object["spec"].(map[string]any); ok {
+		profile.Problems = append(profile.Problems, c.applyPatterns(document)...)
+	}
 
 	spec := v1alpha1.ClusterPatternProfileSpec{} // a superset of PatternProfileSpec
 	if len(profile.Problems) == 0 {
@@ -158,6 +167,17 @@ func (c *Compiler) compile(object map[string]any, cluster bool) *Profile {
 	}
 	c.complete(profile, &spec, object["spec"].(map[string]any))
 	return profile
+}
+
+// applyPatterns applies the schemas of the patterns that a spec has.
+func (c *Compiler) applyPatterns(document map[string]any) field.ErrorList {
+	var errs field.ErrorList
+	for _, injector := range c.injectors {
+		if pattern, ok := document[injector.Field].(map[string]any); ok {
+			errs = append(errs, c.patterns[injector.Field].apply(field.NewPath("spec", injector.Field), pattern)...)
+		}
+	}
+	return errs
 }
 
 // complete fills a Profile from a spec that its schema admits.
@@ -194,7 +214,16 @@ func (c *Compiler) complete(profile *Profile, spec *v1alpha1.ClusterPatternProfi
 	}
 	if profile.Problems = problems; len(problems) == 0 {
 		profile.Pattern = &spec.Pattern
+		profile.configuration = configuration(profile.injector, profile.Pattern)
 	}
+}
+
+// configuration is the configuration file of the pattern's program.
+func configuration(injector injectors.Injector, pattern *v1alpha1.Pattern) string {
+	if injector.Configuration == nil {
+		return ""
+	}
+	return injector.Configuration(pattern)
 }
 
 // selector returns what a label selector selects; nil, everything, if it is absent.

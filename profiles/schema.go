@@ -30,15 +30,29 @@ type schema struct {
 	root       bool
 }
 
-// loadSchema returns the schema of the only version of a CustomResourceDefinition in YAML.
-func loadSchema(crd []byte) (*schema, error) {
+// loadSchemas returns the schema of a profile's CustomResourceDefinition, in which the patterns' fields are opaque, and the schemas
+// of those fields. They are the same in both kinds of profiles, and by far the largest part: apart they are compiled once.
+func loadSchemas(crd []byte, fields []string) (profile *schema, patterns map[string]*apiextensions.JSONSchemaProps, err error) {
 	props, err := loadProps(crd)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return newSchema(props, true)
+	spec := props.Properties["spec"]
+	patterns = map[string]*apiextensions.JSONSchemaProps{}
+	for _, name := range fields {
+		pattern, ok := spec.Properties[name]
+		if !ok {
+			return nil, nil, fmt.Errorf("the schema has no field spec.%s", name)
+		}
+		patterns[name] = &pattern
+		anything := true
+		spec.Properties[name] = apiextensions.JSONSchemaProps{Type: "object", XPreserveUnknownFields: &anything}
+	}
+	profile, err = newSchema(props, true)
+	return profile, patterns, err
 }
 
+// loadProps returns the schema of the only version of a CustomResourceDefinition in YAML.
 func loadProps(crd []byte) (*apiextensions.JSONSchemaProps, error) {
 	definition := apiextensionsv1.CustomResourceDefinition{}
 	if err := yaml.UnmarshalStrict(crd, &definition); err != nil {
@@ -145,25 +159,9 @@ func in(path string) string {
 	return " in " + path
 }
 
-// loadSubschema returns the schema of a field of a CustomResourceDefinition's.
-func loadSubschema(crd []byte, path ...string) (*schema, error) {
-	props, err := loadProps(crd)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range path {
-		next, ok := props.Properties[name]
-		if !ok {
-			return nil, fmt.Errorf("the schema has no field %s", strings.Join(path, "."))
-		}
-		props = &next
-	}
-	return newSchema(props, false)
-}
-
 // endlessExponent is an exponent of three digits or more. To read the quantity 1e-999999999 takes years, as every digit is
 // computed, and both CEL's quantity() and decoding would.
-var endlessExponent = regexp.MustCompile(`[eE][+-]?[0-9]{3}`)
+var endlessExponent = regexp.MustCompile(`[eE][+-]?\d{3}`)
 
 // endlessQuantities finds the quantities, which are integers or strings to the schema, that nobody may try to read.
 func endlessQuantities(path *field.Path, value any, at *structuralschema.Structural) field.ErrorList {

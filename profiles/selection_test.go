@@ -16,7 +16,8 @@ func TestSelection(t *testing.T) {
 		cluster("site", gitSync),
 		cluster("cache", memcached+`, allowedNamespaces: {matchLabels: {team: db}}`),
 		cluster("policy", gitOther+`, match: {namespaceSelector: {matchLabels: {team: web}}, podSelector: {matchLabels: {app: web}}}`),
-		cluster("shared", `gitSync: {repo: "https://git.example.com/cluster.git", mountPath: /srv/shared}, match: {podSelector: {matchLabels: {app: shared}}}`),
+		cluster("shared", `gitSync: {repo: "https://git.example.com/cluster.git", mountPath: /srv/shared},
+          match: {podSelector: {matchLabels: {app: shared}}}`),
 		namespaced("web", "shared", `gitSync: {repo: "https://git.example.com/web.git", mountPath: /srv/shared}`),
 		namespaced("web", "own", redis+`, match: {podSelector: {matchLabels: {app: own}}}`),
 		namespaced("other", "theirs", redis+`, match: {}`),
@@ -193,7 +194,8 @@ func TestAProfileThatIsNotAllowedHereIsAnsweredLikeOneThatDoesNotExist(t *testin
 	unknown := answer(cluster("site", gitSync))
 	forbidden := answer(cluster("site", gitSync), cluster("secret", memcached+`, allowedNamespaces: {matchLabels: {team: db}}`))
 	elsewhere := answer(cluster("site", gitSync), namespaced("other", "secret", memcached))
-	if diff := cmp.Diff("Pillion refuses this Pod: profile secret is not available in namespace web (ProfileNotAvailable)", unknown); diff != "" {
+	if diff := cmp.Diff("Pillion refuses this Pod: profile secret is not available in namespace web (ProfileNotAvailable)",
+		unknown); diff != "" {
 		t.Error(diff)
 	}
 	if forbidden != unknown || elsewhere != unknown {
@@ -207,16 +209,27 @@ func TestSuggestionsNameOnlyWhatIsUsableHere(t *testing.T) {
 		asked    string
 		want     string
 	}{
-		"a cluster profile":            {[]source{cluster("site-content", gitSync)}, "site-contnet", "; did you mean site-content?"},
-		"a profile of the namespace":   {[]source{namespaced("web", "site-content", gitSync)}, "site-contents", "; did you mean site-content?"},
-		"a profile of another one":     {[]source{namespaced("other", "site-content", gitSync)}, "site-contents", ""},
-		"a profile that is not for us": {[]source{cluster("site-content", gitSync+`, allowedNamespaces: {matchLabels: {team: db}}`)}, "site-contents", ""},
-		"one that is too far":          {[]source{cluster("site-content", gitSync)}, "cache", ""},
-		"the closest of several": {
-			[]source{cluster("site-a", gitSync), cluster("site-bc", gitSync), cluster("site-b", gitSync)}, "site-bcd", "; did you mean site-bc?",
+		"a cluster profile": {[]source{cluster("site-content", gitSync)}, "site-contnet", "; did you mean site-content?"},
+		"a profile of the namespace": {
+			[]source{namespaced("web", "site-content", gitSync)},
+			"site-contents",
+			"; did you mean site-content?",
 		},
-		"the first of two that are as close": {[]source{cluster("site-b", gitSync), cluster("site-a", gitSync)}, "site-c", "; did you mean site-a?"},
-		"no profiles at all":                 {nil, "site", ""},
+		"a profile of another one": {[]source{namespaced("other", "site-content", gitSync)}, "site-contents", ""},
+		"a profile that is not for us": {[]source{cluster("site-content",
+			gitSync+`, allowedNamespaces: {matchLabels: {team: db}}`)}, "site-contents", ""},
+		"one that is too far": {[]source{cluster("site-content", gitSync)}, "cache", ""},
+		"the closest of several": {
+			[]source{cluster("site-a", gitSync), cluster("site-bc", gitSync), cluster("site-b", gitSync)},
+			"site-bcd",
+			"; did you mean site-bc?",
+		},
+		"the first of two that are as close": {
+			[]source{cluster("site-b", gitSync), cluster("site-a", gitSync)},
+			"site-c",
+			"; did you mean site-a?",
+		},
+		"no profiles at all": {nil, "site", ""},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -232,12 +245,15 @@ func TestSuggestionsNameOnlyWhatIsUsableHere(t *testing.T) {
 // FuzzRequest gives any value to the annotation and to the label: a Pod is refused or gets what it asks for, and what people read
 // of it is text.
 func FuzzRequest(f *testing.F) {
-	for _, seed := range []string{"site", "site,cache", "none", "", ",", "site.cache", "\x00", "\u202e", "\xff", "nosuch, site", strings.Repeat("x,", 50)} {
+	for _, seed := range []string{
+		"site", "site,cache", "none", "", ",", "site.cache", "\x00", "\u202e", "\xff", "nosuch, site",
+		strings.Repeat("x,", 50),
+	} {
 		f.Add(seed, true)
 		f.Add(seed, false)
 	}
+	snapshot := snapshotOf(f, cluster("site", gitSync), cluster("cache", memcached))
 	f.Fuzz(func(t *testing.T, value string, annotated bool) {
-		snapshot := snapshotOf(t, cluster("site", gitSync), cluster("cache", memcached))
 		namespace, pod := web(), podOf(t, `{}`, appOnly)
 		if annotated {
 			pod.Annotations = map[string]string{v1alpha1.InjectKey: value}
@@ -260,7 +276,8 @@ func expectReadable(t *testing.T, decision *profiles.Decision) {
 	t.Helper()
 	for _, text := range append([]string{decision.Denial()}, decision.Warnings...) {
 		for _, r := range text {
-			if r != '\n' && r != '\t' && r != '\r' && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == unicode.ReplacementChar) {
+			if r != '\n' && r != '\t' && r != '\r' && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) ||
+				r == unicode.ReplacementChar) {
 				t.Fatalf("%q holds %U", text, r)
 			}
 		}

@@ -1,6 +1,9 @@
 package weave
 
 import (
+	"bytes"
+	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -24,7 +27,8 @@ type Marks struct {
 
 // Weave returns the Pod with every Fragment that was taken, and the operations that turn the Pod into it: only "add", at
 // explicit indices or at keys that are not there. Init containers stand in the order of profiles; a profile that is not in
-// it comes last. Without Fragments and Marks the patch is empty. The Pod that is returned shares nothing with the Weaver's.
+// it comes last. Without Fragments and Marks the patch is empty. What is not changed is shared with the Weaver's Pod: neither may
+// be changed afterwards.
 func (w *Weaver) Weave(order []string, marks Marks) (*corev1.Pod, []jsonpatch.JsonPatchOperation) {
 	fragments := slices.Clone(w.fragments)
 	position := func(f taken) int {
@@ -35,13 +39,14 @@ func (w *Weaver) Weave(order []string, marks Marks) (*corev1.Pod, []jsonpatch.Js
 	}
 	slices.SortStableFunc(fragments, func(a, b taken) int { return position(a) - position(b) })
 
-	woven := w.pod.DeepCopy()
+	woven := *w.pod // what changes is made anew below
 	p := &patch{}
-	p.addMetadata(woven, w.metadata(fragments, marks))
-	p.addVolumes(woven, fragments)
-	addToContainers(p, woven, fragments)
-	p.addInitContainers(woven, fragments, w.place())
-	return woven, p.operations
+	p.addMetadata(&woven, w.metadata(fragments, marks))
+	p.addVolumes(&woven, fragments)
+	p.addToContainers("/spec/initContainers/", &woven.Spec.InitContainers, fragments)
+	p.addToContainers("/spec/containers/", &woven.Spec.Containers, fragments)
+	p.addInitContainers(&woven, fragments, w.place())
+	return &woven, p.operations
 }
 
 // place returns the index at which init containers go: behind those of a mesh that lead the list, and behind Pillion's own of
@@ -88,22 +93,20 @@ func (w *Weaver) metadata(fragments []taken, marks Marks) Marks {
 
 // addToContainers adds variables and mounts to the app's containers. It comes before init containers are inserted, so that the
 // indices are still the Pod's own.
-func addToContainers(p *patch, woven *corev1.Pod, fragments []taken) {
-	lists := []struct {
-		path       string
-		containers []corev1.Container
-	}{
-		{"/spec/initContainers/", woven.Spec.InitContainers},
-		{"/spec/containers/", woven.Spec.Containers},
-	}
-	for _, list := range lists {
-		for i := range list.containers {
-			container := &list.containers[i]
-			env, mounts := additions(container, fragments)
-			at := list.path + strconv.Itoa(i)
-			container.Env = appendTo(p, at+"/env", container.Env, env)
-			container.VolumeMounts = appendTo(p, at+"/volumeMounts", container.VolumeMounts, mounts)
+func (p *patch) addToContainers(path string, containers *[]corev1.Container, fragments []taken) {
+	changed := false
+	for i := range *containers {
+		env, mounts := additions(&(*containers)[i], fragments)
+		if len(env) == 0 && len(mounts) == 0 {
+			continue
 		}
+		if !changed {
+			*containers, changed = slices.Clone(*containers), true
+		}
+		container := &(*containers)[i]
+		at := path + strconv.Itoa(i)
+		container.Env = appendTo(p, at+"/env", container.Env, env)
+		container.VolumeMounts = appendTo(p, at+"/volumeMounts", container.VolumeMounts, mounts)
 	}
 }
 
@@ -198,7 +201,7 @@ func insertInto[T any](p *patch, path string, list []T, at int, added []T) []T {
 	for i := range added {
 		p.add(path+"/"+strconv.Itoa(at+i), added[i])
 	}
-	return slices.Insert(list, at, added...)
+	return slices.Concat(list[:at], added, list[at:])
 }
 
 // addKeys adds keys to a map, and the map itself where it is absent. The caller knows that none of the keys is there.
@@ -210,6 +213,7 @@ func addKeys(p *patch, path string, present, added map[string]string) map[string
 		p.add(path, added)
 		return maps.Clone(added)
 	}
+	present = maps.Clone(present)
 	for _, key := range sortedKeys(added) {
 		p.add(path+"/"+escapePointer(key), added[key])
 		present[key] = added[key]
@@ -223,3 +227,31 @@ func escapePointer(key string) string {
 }
 
 func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
+
+// Encode returns operations as a JSON patch document, written in one go: what an operation makes of itself would be validated and
+// copied twice more, which counts on the way of every Pod.
+func Encode(operations []jsonpatch.JsonPatchOperation) ([]byte, error) {
+	document := &bytes.Buffer{}
+	encoder := json.NewEncoder(document)
+	encoder.SetEscapeHTML(false)
+	separator := byte('[')
+	for i := range operations {
+		operation := &operations[i]
+		document.WriteByte(separator)
+		separator = ','
+		document.WriteString(`{"op":"` + operation.Operation + `","path":`)
+		if err := encoder.Encode(operation.Path); err != nil {
+			return nil, fmt.Errorf("encode the path %s: %w", operation.Path, err)
+		}
+		document.WriteString(`,"value":`)
+		if err := encoder.Encode(operation.Value); err != nil {
+			return nil, fmt.Errorf("encode what is added at %s: %w", operation.Path, err)
+		}
+		document.WriteByte('}')
+	}
+	if len(operations) == 0 {
+		document.WriteByte('[')
+	}
+	document.WriteByte(']')
+	return document.Bytes(), nil
+}

@@ -118,9 +118,9 @@ func (w *Weaver) resolveTargets(added *taken) []Problem {
 	return problems
 }
 
-// Occupy notes what the containers of a Fragment that the Pod has already, from an earlier weaving, do not show: the ports that they
-// listen on without declaring them, and whose the variables are that the app gained. Else a profile that was refused beside them
-// would be taken the second time.
+// Occupy notes what the containers of a Fragment that the Pod has already, from an earlier weaving, do not show: the ports that
+// they listen on without declaring them, and whose the variables are that the app gained. Else a profile that was refused beside
+// them would be taken the second time.
 func (w *Weaver) Occupy(fragment Fragment) {
 	present := taken{Fragment: fragment}
 	w.resolveTargets(&present)

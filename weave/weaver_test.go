@@ -20,7 +20,10 @@ func site() weave.Fragment {
 		InitContainers: []corev1.Container{{
 			Name: "pillion-site", Image: "git-sync", Ports: []corev1.ContainerPort{{ContainerPort: 9102}},
 		}},
-		Volumes:     []corev1.Volume{{Name: "pillion-site", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}},
+		Volumes: []corev1.Volume{{
+			Name:         "pillion-site",
+			VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}},
+		}},
 		Annotations: map[string]string{"prometheus.io/port": "9102"},
 		Labels:      map[string]string{"site": "on"},
 		Ports:       []weave.Port{{Container: "pillion-site", Port: 9125, Protocol: corev1.ProtocolUDP}},
@@ -42,17 +45,20 @@ func TestCollisionsWithThePodNameBothSides(t *testing.T) {
 		},
 		"a container of the name": {
 			pod: `{containers: [{name: app}, {name: pillion-site}]}`,
-			want: []weave.Problem{{Reason: weave.ReasonNameCollision, Message: "profile site adds the container pillion-site, and the Pod " +
+			want: []weave.Problem{{Reason: weave.ReasonNameCollision, Message: "profile site adds the container pillion-site, and " +
+				"the Pod " +
 				"has one of that name; rename one of them"}},
 		},
 		"an init container of the name": {
 			pod: `{containers: [{name: app}], initContainers: [{name: pillion-site}]}`,
-			want: []weave.Problem{{Reason: weave.ReasonNameCollision, Message: "profile site adds the container pillion-site, and the Pod " +
+			want: []weave.Problem{{Reason: weave.ReasonNameCollision, Message: "profile site adds the container pillion-site, and " +
+				"the Pod " +
 				"has one of that name; rename one of them"}},
 		},
 		"an ephemeral container of the name": {
 			pod: `{containers: [{name: app}], ephemeralContainers: [{name: pillion-site}]}`,
-			want: []weave.Problem{{Reason: weave.ReasonNameCollision, Message: "profile site adds the container pillion-site, and the Pod " +
+			want: []weave.Problem{{Reason: weave.ReasonNameCollision, Message: "profile site adds the container pillion-site, and " +
+				"the Pod " +
 				"has one of that name; rename one of them"}},
 		},
 		"a volume of the name": {
@@ -96,20 +102,25 @@ func TestCollisionsWithThePodNameBothSides(t *testing.T) {
 		},
 		"a declared port": {
 			pod: `{containers: [{name: app, ports: [{containerPort: 9102}]}]}`,
-			want: []weave.Problem{{Reason: weave.ReasonPortCollision, Message: "profile site listens on port 9102 in container pillion-site, " +
+			want: []weave.Problem{{Reason: weave.ReasonPortCollision, Message: "profile site listens on port 9102 in container " +
+				"pillion-site, " +
 				"and container app does too; give one of them another port"}},
 		},
 		"a declared port of a native sidecar": {
-			pod: `{containers: [{name: app}], initContainers: [{name: log, restartPolicy: Always, ports: [{containerPort: 9102, protocol: TCP}]}]}`,
-			want: []weave.Problem{{Reason: weave.ReasonPortCollision, Message: "profile site listens on port 9102 in container pillion-site, " +
+			pod: `{containers: [{name: app}], initContainers: [{name: log, restartPolicy: Always, ports: [{containerPort: 9102,
+          protocol: TCP}]}]}`,
+			want: []weave.Problem{{Reason: weave.ReasonPortCollision, Message: "profile site listens on port 9102 in container " +
+				"pillion-site, " +
 				"and container log does too; give one of them another port"}},
 		},
 		"a declared port of another protocol": {
-			pod: `{containers: [{name: app, ports: [{containerPort: 9102, protocol: UDP}, {containerPort: 9125, protocol: TCP}, {containerPort: 9125, protocol: SCTP}]}]}`,
+			pod: `{containers: [{name: app, ports: [{containerPort: 9102, protocol: UDP}, {containerPort: 9125, protocol: TCP},
+          {containerPort: 9125, protocol: SCTP}]}]}`,
 		},
 		"a declared port of the same other protocol": {
 			pod: `{containers: [{name: app, ports: [{containerPort: 9125, protocol: UDP}]}]}`,
-			want: []weave.Problem{{Reason: weave.ReasonPortCollision, Message: "profile site listens on port 9125 in container pillion-site, " +
+			want: []weave.Problem{{Reason: weave.ReasonPortCollision, Message: "profile site listens on port 9125 in container " +
+				"pillion-site, " +
 				"and container app does too; give one of them another port"}},
 		},
 		"an environment variable of the app, which wins": {
@@ -118,17 +129,20 @@ func TestCollisionsWithThePodNameBothSides(t *testing.T) {
 		"a container that is not there": {
 			pod:      `{containers: [{name: app}, {name: web}, {name: istio-proxy}]}`,
 			fragment: func(f *weave.Fragment) { f.Additions[0].Containers = []string{"api"} },
-			want: []weave.Problem{{Reason: weave.ReasonContainerNotFound, Message: "profile site is for container api, which the Pod does not " +
+			want: []weave.Problem{{Reason: weave.ReasonContainerNotFound, Message: "profile site is for container api, which the " +
+				"Pod does not " +
 				"have; it has app, web"}},
 		},
 		"an injected container, which is not the app's to change": {
 			pod:      `{containers: [{name: app}], initContainers: [{name: pillion-cache}]}`,
 			fragment: func(f *weave.Fragment) { f.Additions[0].Containers = []string{"pillion-cache"} },
-			want: []weave.Problem{{Reason: weave.ReasonContainerNotFound, Message: "profile site is for container pillion-cache, which the Pod " +
+			want: []weave.Problem{{Reason: weave.ReasonContainerNotFound, Message: "profile site is for container pillion-cache, " +
+				"which the Pod " +
 				"does not have; it has app"}},
 		},
 		"several at once": {
-			pod: `{containers: [{name: app, ports: [{containerPort: 9102}], volumeMounts: [{name: data, mountPath: /srv}]}], volumes: [{name: pillion-site}]}`,
+			pod: `{containers: [{name: app, ports: [{containerPort: 9102}], volumeMounts: [{name: data, mountPath: /srv}]}],
+          volumes: [{name: pillion-site}]}`,
 			want: []weave.Problem{
 				{Reason: weave.ReasonNameCollision, Message: "profile site adds the volume pillion-site, and the Pod has one of that name; " +
 					"rename one of them"},
@@ -158,8 +172,10 @@ func TestCollisionsWithThePodNameBothSides(t *testing.T) {
 func TestMetadataOfThePodCollides(t *testing.T) {
 	pod := podWith(t, `{annotations: {prometheus.io/port: ""}, labels: {site: "off", other: x}}`, `{containers: [{name: app}]}`)
 	want := []weave.Problem{
-		{Reason: weave.ReasonMetadataCollision, Message: "profile site adds the annotation prometheus.io/port, and the Pod has it already; remove one of them"},
-		{Reason: weave.ReasonMetadataCollision, Message: "profile site adds the label site, and the Pod has it already; remove one of them"},
+		{Reason: weave.ReasonMetadataCollision, Message: "profile site adds the annotation prometheus.io/port, and the Pod has " +
+			"it already; remove one of them"},
+		{Reason: weave.ReasonMetadataCollision, Message: "profile site adds the label site, and the Pod has it already; remove " +
+			"one of them"},
 	}
 	if diff := cmp.Diff(want, weave.NewWeaver(pod, options()).Add(site())); diff != "" {
 		t.Error(diff)
@@ -184,17 +200,20 @@ func TestCollisionsAmongProfilesNameBothSides(t *testing.T) {
 		},
 		"a container": {
 			second: weave.Fragment{InitContainers: []corev1.Container{{Name: "pillion-site"}}},
-			want: []weave.Problem{{Reason: weave.ReasonNameCollision, Message: "profile other adds the container pillion-site, and profile site " +
+			want: []weave.Problem{{Reason: weave.ReasonNameCollision, Message: "profile other adds the container pillion-site, and " +
+				"profile site " +
 				"has one of that name; rename one of them"}},
 		},
 		"a volume": {
 			second: weave.Fragment{Volumes: []corev1.Volume{{Name: "pillion-site"}}},
-			want: []weave.Problem{{Reason: weave.ReasonNameCollision, Message: "profile other adds the volume pillion-site, and profile site " +
+			want: []weave.Problem{{Reason: weave.ReasonNameCollision, Message: "profile other adds the volume pillion-site, and " +
+				"profile site " +
 				"has one of that name; rename one of them"}},
 		},
 		"an annotation": {
 			second: weave.Fragment{Annotations: map[string]string{"prometheus.io/port": "1"}},
-			want: []weave.Problem{{Reason: weave.ReasonMetadataCollision, Message: "profile other adds the annotation prometheus.io/port, and " +
+			want: []weave.Problem{{Reason: weave.ReasonMetadataCollision, Message: "profile other adds the annotation " +
+				"prometheus.io/port, and " +
 				"profile site has it already; remove one of them"}},
 		},
 		"a label": {
@@ -204,14 +223,16 @@ func TestCollisionsAmongProfilesNameBothSides(t *testing.T) {
 		},
 		"a declared port that the other one listens on": {
 			second: weave.Fragment{Ports: []weave.Port{{Container: "pillion-other", Port: 9102}}},
-			want: []weave.Problem{{Reason: weave.ReasonPortCollision, Message: "profile other listens on port 9102 in container pillion-other, " +
+			want: []weave.Problem{{Reason: weave.ReasonPortCollision, Message: "profile other listens on port 9102 in container " +
+				"pillion-other, " +
 				"and profile site does too; give one of them another port"}},
 		},
 		"a port on loopback that the other one declares": {
 			second: weave.Fragment{InitContainers: []corev1.Container{{
 				Name: "pillion-other", Ports: []corev1.ContainerPort{{ContainerPort: 9125, Protocol: corev1.ProtocolUDP}},
 			}}},
-			want: []weave.Problem{{Reason: weave.ReasonPortCollision, Message: "profile other listens on port 9125 in container pillion-other, " +
+			want: []weave.Problem{{Reason: weave.ReasonPortCollision, Message: "profile other listens on port 9125 in container " +
+				"pillion-other, " +
 				"and profile site does too; give one of them another port"}},
 		},
 		"an environment variable": {
@@ -223,8 +244,12 @@ func TestCollisionsAmongProfilesNameBothSides(t *testing.T) {
 			second: weave.Fragment{Additions: []weave.Addition{{Containers: []string{"setup"}, Env: []corev1.EnvVar{{Name: "SITE"}}}}},
 		},
 		"a nested mount path": {
-			second: weave.Fragment{Additions: []weave.Addition{{VolumeMounts: []corev1.VolumeMount{{Name: "x", MountPath: "/srv/site/x"}}}}},
-			want: []weave.Problem{{Reason: weave.ReasonMountPathCollision, Message: "profile other mounts /srv/site/x into container app, where " +
+			second: weave.Fragment{Additions: []weave.Addition{{VolumeMounts: []corev1.VolumeMount{{
+				Name:      "x",
+				MountPath: "/srv/site/x",
+			}}}}},
+			want: []weave.Problem{{Reason: weave.ReasonMountPathCollision, Message: "profile other mounts /srv/site/x into " +
+				"container app, where " +
 				"volume pillion-site of profile site is mounted at /srv/site: one would hide the other; choose another path"}},
 		},
 	}
@@ -258,9 +283,11 @@ func TestWhatThePodHasFromAnEarlierWeavingIsInTheWay(t *testing.T) {
 	weaver := weave.NewWeaver(podWith(t, `{}`, `{containers: [{name: app}]}`), options())
 	weaver.Occupy(site())
 	want := []weave.Problem{
-		{Reason: weave.ReasonPortCollision, Message: "profile other listens on port 9125 in container pillion-other, and profile site does too; " +
+		{Reason: weave.ReasonPortCollision, Message: "profile other listens on port 9125 in container pillion-other, and " +
+			"profile site does too; " +
 			"give one of them another port"},
-		{Reason: weave.ReasonEnvCollision, Message: "profile other sets SITE in container app, and so does profile site; give one of them another name"},
+		{Reason: weave.ReasonEnvCollision, Message: "profile other sets SITE in container app, and so does profile site; give " +
+			"one of them another name"},
 	}
 	got := weaver.Add(weave.Fragment{
 		Profile:   "other",
@@ -283,7 +310,8 @@ func TestOperations(t *testing.T) {
 		"lists and maps that are absent are made once, with all that they get": {
 			metadata: `{}`, spec: `{containers: [{name: app}]}`,
 			want: []string{
-				`add /metadata/annotations {"cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes":"pillion-site","mark/~":"m","prometheus.io/port":"9102"}`,
+				`add /metadata/annotations {"cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes":"pillion-site",` +
+					`"mark/~":"m","prometheus.io/port":"9102"}`,
 				`add /metadata/labels {"site":"on"}`,
 				`add /spec/volumes [{"name":"pillion-site","emptyDir":{}},{"name":"pillion-more"}]`,
 				`add /spec/containers/0/env [{"name":"SITE","value":"/srv/site/current"},{"name":"MORE"}]`,
@@ -310,7 +338,8 @@ func TestOperations(t *testing.T) {
 		},
 		"what is there keeps its place and value": {
 			metadata: `{annotations: {mark/~: mine, cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes: data}, labels: {a: b}}`,
-			spec: `{containers: [{name: istio-proxy}, {name: app, env: [{name: FIRST}, {name: SITE, value: mine}], volumeMounts: [{name: data, mountPath: /data}]}],
+			spec: `{containers: [{name: istio-proxy}, {name: app, env: [{name: FIRST}, {name: SITE, value: mine}],
+			  volumeMounts: [{name: data, mountPath: /data}]}],
 			  volumes: [{name: data}], initContainers: [{name: istio-init}, {name: setup}]}`,
 			want: []string{
 				`add /metadata/annotations/prometheus.io~1port "9102"`,
@@ -366,10 +395,13 @@ func TestPlaceOfInitContainers(t *testing.T) {
 		initContainers string
 		want           []string
 	}{
-		"no list":                {`null`, []string{"pillion-a", "pillion-b"}},
-		"an empty list":          {`[]`, []string{"pillion-a", "pillion-b"}},
-		"before the app's own":   {`[{name: setup}]`, []string{"pillion-a", "pillion-b", "setup"}},
-		"behind a leading mesh":  {`[{name: istio-init}, {name: istio-proxy}, {name: setup}]`, []string{"istio-init", "istio-proxy", "pillion-a", "pillion-b", "setup"}},
+		"no list":              {`null`, []string{"pillion-a", "pillion-b"}},
+		"an empty list":        {`[]`, []string{"pillion-a", "pillion-b"}},
+		"before the app's own": {`[{name: setup}]`, []string{"pillion-a", "pillion-b", "setup"}},
+		"behind a leading mesh": {`[{name: istio-init}, {name: istio-proxy}, {name: setup}]`, []string{
+			"istio-init",
+			"istio-proxy", "pillion-a", "pillion-b", "setup",
+		}},
 		"behind a mesh alone":    {`[{name: istio-init}]`, []string{"istio-init", "pillion-a", "pillion-b"}},
 		"not behind a late mesh": {`[{name: setup}, {name: istio-init}]`, []string{"pillion-a", "pillion-b", "setup", "istio-init"}},
 		"behind an earlier weaving's": {
@@ -403,7 +435,8 @@ func TestPlaceOfInitContainers(t *testing.T) {
 }
 
 func TestAdditionsReachTheRightContainers(t *testing.T) {
-	const spec = `{containers: [{name: app}, {name: istio-proxy}, {name: web}, {name: pillion-late}], initContainers: [{name: setup}]}`
+	const spec = `{containers: [{name: app}, {name: istio-proxy}, {name: web}, {name: pillion-late}],
+          initContainers: [{name: setup}]}`
 	tests := map[string]struct {
 		containers []string
 		want       []string
@@ -416,7 +449,10 @@ func TestAdditionsReachTheRightContainers(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			weaver := weave.NewWeaver(podWith(t, `{}`, spec), options())
-			fragment := weave.Fragment{Profile: "x", Additions: []weave.Addition{{Containers: test.containers, Env: []corev1.EnvVar{{Name: "X"}}}}}
+			fragment := weave.Fragment{Profile: "x", Additions: []weave.Addition{{
+				Containers: test.containers,
+				Env:        []corev1.EnvVar{{Name: "X"}},
+			}}}
 			if problems := weaver.Add(fragment); len(problems) > 0 {
 				t.Fatal(problems)
 			}
@@ -437,7 +473,8 @@ func TestAdditionsReachTheRightContainers(t *testing.T) {
 }
 
 func TestTheAppKeepsItsVariables(t *testing.T) {
-	weaver := weave.NewWeaver(podWith(t, `{}`, `{containers: [{name: app, env: [{name: SITE, value: ""}]}, {name: web}]}`), options())
+	weaver := weave.NewWeaver(podWith(t, `{}`, `{containers: [{name: app, env: [{name: SITE, value: ""}]}, {name: web}]}`),
+		options())
 	if problems := weaver.Add(site()); len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -469,7 +506,8 @@ func TestWeavingNothingGivesNoOperation(t *testing.T) {
 
 func hides(path, what, where string) weave.Problem {
 	return weave.Problem{Reason: weave.ReasonMountPathCollision, Message: fmt.Sprintf(
-		"profile site mounts %s into container app, where %s is mounted at %s: one would hide the other; choose another path", path, what, where)}
+		"profile site mounts %s into container app, where %s is mounted at %s: one would hide the other; choose another path",
+		path, what, where)}
 }
 
 func options() weave.Options {
@@ -489,9 +527,8 @@ func podWith(t *testing.T, metadata, spec string) *corev1.Pod {
 // patched applies a patch to a Pod's JSON. Lists of the Pod that are empty are absent there.
 func patched(t *testing.T, pod *corev1.Pod, patch []byte) *corev1.Pod {
 	t.Helper()
-	bare := pod.DeepCopy()
 	raw := map[string]any{}
-	if err := json.Unmarshal(encode(t, bare), &raw); err != nil {
+	if err := json.Unmarshal(encode(t, pod), &raw); err != nil {
 		t.Fatal(err)
 	}
 	if pod.Spec.InitContainers != nil && len(pod.Spec.InitContainers) == 0 {

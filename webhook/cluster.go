@@ -3,8 +3,6 @@ package webhook
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,8 +41,10 @@ type informed struct {
 	snapshot atomic.Pointer[profiles.Snapshot]
 	unknown  *utilcache.LRUExpireCache
 
+	namespaces sync.Map // of the labels, map[string]string, by name
+
 	mu       sync.Mutex
-	compiled map[profileKey]*profiles.Profile
+	compiled map[profileKey]*compiledProfile
 	changed  chan struct{}
 
 	certificateChanged chan struct{}
@@ -52,7 +52,13 @@ type informed struct {
 
 type profileKey struct{ namespace, name string }
 
-// namespaceObject is what is kept of a namespace: its metadata.
+// compiledProfile is what the informers' caches hold in place of a profile: what is read of its metadata, and what it compiles to.
+type compiledProfile struct {
+	metav1.ObjectMeta
+	profile *profiles.Profile
+}
+
+// namespaceObject is what is read of a namespace: its metadata.
 func namespaceObject() *metav1.PartialObjectMetadata {
 	object := &metav1.PartialObjectMetadata{}
 	object.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Namespace"))
@@ -83,9 +89,22 @@ func newInformed(restConfig *rest.Config, options RunOptions) (*informed, error)
 	}}}
 	configuration := cache.ByObject{Field: fields.OneTermEqualSelector(metav1.ObjectNameField, options.WebhookConfiguration)}
 	shared := true // readers neither change nor keep what they get
-	c, err := cache.New(restConfig, cache.Options{
+	compiler, err := profiles.NewCompiler()
+	if err != nil {
+		return nil, err
+	}
+	cluster := &informed{
+		compiler: compiler, options: options.Profiles,
+		unknown:  utilcache.NewLRUExpireCache(unknownNames),
+		compiled: map[profileKey]*compiledProfile{},
+		changed:  make(chan struct{}, 1),
+
+		certificateChanged: make(chan struct{}, 1),
+	}
+	cluster.snapshot.Store(profiles.NewSnapshot(options.Profiles, nil))
+	cluster.cache, err = cache.New(restConfig, cache.Options{
 		Scheme:                       scheme,
-		DefaultTransform:             dropUnread,
+		DefaultTransform:             cluster.keep,
 		DefaultUnsafeDisableDeepCopy: &shared,
 		ByObject: map[client.Object]cache.ByObject{
 			&corev1.Secret{}: secret,
@@ -95,72 +114,71 @@ func newInformed(restConfig *rest.Config, options RunOptions) (*informed, error)
 	if err != nil {
 		return nil, fmt.Errorf("make a cache: %w", err)
 	}
-	live, err := client.New(restConfig, client.Options{Scheme: scheme})
-	if err != nil {
+	if cluster.live, err = client.New(restConfig, client.Options{Scheme: scheme}); err != nil {
 		return nil, fmt.Errorf("make a client: %w", err)
 	}
-	compiler, err := profiles.NewCompiler()
-	if err != nil {
-		return nil, err
-	}
-	cluster := &informed{
-		cache: c, live: live, compiler: compiler, options: options.Profiles,
-		unknown:  utilcache.NewLRUExpireCache(unknownNames),
-		compiled: map[profileKey]*profiles.Profile{},
-		changed:  make(chan struct{}, 1),
-
-		certificateChanged: make(chan struct{}, 1),
-	}
-	cluster.snapshot.Store(profiles.NewSnapshot(options.Profiles, nil))
 	return cluster, nil
 }
 
-// dropUnread removes what the webhook never reads from the objects that it keeps.
-func dropUnread(object any) (any, error) {
+// keep returns what the informers' caches hold of an object: of a profile what it compiles to, of others what is read.
+func (c *informed) keep(object any) (any, error) {
 	switch object := object.(type) {
 	case *metav1.PartialObjectMetadata:
 		object.ManagedFields, object.Annotations, object.OwnerReferences, object.Finalizers = nil, nil, nil, nil
 	case *v1alpha1.PatternProfile:
-		object.ManagedFields, object.Annotations, object.Status = nil, nil, v1alpha1.ProfileStatus{}
+		return c.compile(&object.ObjectMeta, func() *profiles.Profile { return c.compiler.Namespaced(object) }), nil
 	case *v1alpha1.ClusterPatternProfile:
-		object.ManagedFields, object.Annotations, object.Status = nil, nil, v1alpha1.ProfileStatus{}
+		return c.compile(&object.ObjectMeta, func() *profiles.Profile { return c.compiler.Cluster(object) }), nil
 	}
 	return object, nil
 }
 
+// compile compiles a profile, unless only its status or metadata have changed.
+func (c *informed) compile(meta *metav1.ObjectMeta, compile func() *profiles.Profile) *compiledProfile {
+	c.mu.Lock()
+	before := c.compiled[profileKey{meta.Namespace, meta.Name}]
+	c.mu.Unlock()
+	compiled := &compiledProfile{ObjectMeta: metav1.ObjectMeta{
+		Namespace: meta.Namespace, Name: meta.Name, UID: meta.UID, Generation: meta.Generation, ResourceVersion: meta.ResourceVersion,
+	}}
+	if before != nil && before.UID == meta.UID && before.Generation == meta.Generation {
+		compiled.profile = before.profile
+	} else {
+		compiled.profile = compile()
+	}
+	return compiled
+}
+
 // start fills the memory and returns once it holds all that the API server had. It is kept current until ctx ends.
 func (c *informed) start(ctx context.Context) error {
+	certificateChanged := toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { notify(c.certificateChanged) },
+		UpdateFunc: func(any, any) { notify(c.certificateChanged) },
+		DeleteFunc: func(any) { notify(c.certificateChanged) },
+	}
+	changed := toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    c.put,
+		UpdateFunc: func(_, object any) { c.put(object) },
+		DeleteFunc: c.remove,
+	}
 	var registrations []toolscache.ResourceEventHandlerRegistration
-	for _, object := range []client.Object{&v1alpha1.ClusterPatternProfile{}, &v1alpha1.PatternProfile{}} {
-		informer, err := c.cache.GetInformer(ctx, object, cache.BlockUntilSynced(false))
+	for _, watched := range []struct {
+		object  client.Object
+		handler toolscache.ResourceEventHandler
+	}{
+		{&v1alpha1.ClusterPatternProfile{}, changed},
+		{&v1alpha1.PatternProfile{}, changed},
+		{namespaceObject(), changed},
+		{&corev1.Secret{}, certificateChanged},
+		{&admissionregistrationv1.MutatingWebhookConfiguration{}, certificateChanged},
+	} {
+		informer, err := c.cache.GetInformer(ctx, watched.object, cache.BlockUntilSynced(false))
 		if err != nil {
-			return fmt.Errorf("watch profiles: %w", err)
+			return fmt.Errorf("watch %T: %w", watched.object, err)
 		}
-		registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-			AddFunc:    func(object any) { c.put(object) },
-			UpdateFunc: func(_, object any) { c.put(object) },
-			DeleteFunc: c.remove,
-		})
+		registration, err := informer.AddEventHandler(watched.handler)
 		if err != nil {
-			return fmt.Errorf("watch profiles: %w", err)
-		}
-		registrations = append(registrations, registration)
-	}
-	if _, err := c.cache.GetInformer(ctx, namespaceObject(), cache.BlockUntilSynced(false)); err != nil {
-		return fmt.Errorf("watch namespaces: %w", err)
-	}
-	for _, object := range []client.Object{&corev1.Secret{}, &admissionregistrationv1.MutatingWebhookConfiguration{}} {
-		informer, err := c.cache.GetInformer(ctx, object, cache.BlockUntilSynced(false))
-		if err != nil {
-			return fmt.Errorf("watch the certificate: %w", err)
-		}
-		registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-			AddFunc:    func(any) { notify(c.certificateChanged) },
-			UpdateFunc: func(any, any) { notify(c.certificateChanged) },
-			DeleteFunc: func(any) { notify(c.certificateChanged) },
-		})
-		if err != nil {
-			return fmt.Errorf("watch the certificate: %w", err)
+			return fmt.Errorf("watch %T: %w", watched.object, err)
 		}
 		registrations = append(registrations, registration)
 	}
@@ -200,35 +218,42 @@ func (c *informed) follow(ctx context.Context) {
 
 func (c *informed) rebuild() {
 	c.mu.Lock()
-	all := slices.Collect(maps.Values(c.compiled))
+	all := make([]*profiles.Profile, 0, len(c.compiled))
+	for _, compiled := range c.compiled {
+		all = append(all, compiled.profile)
+	}
 	c.mu.Unlock()
 	c.snapshot.Store(profiles.NewSnapshot(c.options, all))
 }
 
-// put compiles a profile that was added or changed.
+// put takes a profile or namespace that was added or changed.
 func (c *informed) put(object any) {
-	var profile *profiles.Profile
 	switch object := object.(type) {
-	case *v1alpha1.ClusterPatternProfile:
-		profile = c.compiler.Cluster(object)
-	case *v1alpha1.PatternProfile:
-		profile = c.compiler.Namespaced(object)
-	default:
-		return
+	case *metav1.PartialObjectMetadata:
+		c.namespaces.Store(object.Name, object.Labels)
+	case *compiledProfile:
+		key := profileKey{object.Namespace, object.Name}
+		c.mu.Lock()
+		before := c.compiled[key]
+		c.compiled[key] = object
+		c.mu.Unlock()
+		if before == nil || before.profile != object.profile {
+			notify(c.changed)
+		}
 	}
-	c.mu.Lock()
-	c.compiled[profileKey{profile.Namespace, profile.Name}] = profile
-	c.mu.Unlock()
-	notify(c.changed)
 }
 
+// remove takes leave of a profile or namespace.
 func (c *informed) remove(object any) {
 	if tombstone, ok := object.(toolscache.DeletedFinalStateUnknown); ok {
 		object = tombstone.Obj
 	}
-	if metadata, ok := object.(metav1.Object); ok {
+	switch object := object.(type) {
+	case *metav1.PartialObjectMetadata:
+		c.namespaces.Delete(object.Name)
+	case *compiledProfile:
 		c.mu.Lock()
-		delete(c.compiled, profileKey{metadata.GetNamespace(), metadata.GetName()})
+		delete(c.compiled, profileKey{object.Namespace, object.Name})
 		c.mu.Unlock()
 		notify(c.changed)
 	}
@@ -247,11 +272,11 @@ func (c *informed) Snapshot() *profiles.Snapshot { return c.snapshot.Load() }
 
 // Namespace returns what memory has of a namespace.
 func (c *informed) Namespace(name string) (profiles.Namespace, bool) {
-	object := namespaceObject()
-	if err := c.cache.Get(context.Background(), client.ObjectKey{Name: name}, object); err != nil {
+	labels, known := c.namespaces.Load(name)
+	if !known {
 		return profiles.Namespace{}, false
 	}
-	return profiles.Namespace{Name: name, Labels: object.Labels}, true
+	return profiles.Namespace{Name: name, Labels: labels.(map[string]string)}, true //nolint:forcetypeassert // nothing else is stored
 }
 
 // Live reads a namespace and profiles from the API server. Names that were not there a moment ago are not asked for again.

@@ -18,10 +18,12 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	kjson "sigs.k8s.io/json"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/profiles"
+	"github.com/pillion-dev/pillion/weave"
 )
 
 // The paths of the entries of the webhook configuration. Every entry gets every decision; its path says why we were called.
@@ -98,18 +100,19 @@ func faultf(status int, format string, args ...any) error {
 
 func (h *handler) serve(w http.ResponseWriter, r *http.Request) {
 	defer h.recover(w, r)
-	review, err := h.decode(w, r)
+	body, err := h.read(w, r)
 	start := time.Now()
+	var response *admissionv1.AdmissionResponse
 	if err == nil {
-		err = h.answer(r, review)
+		response, err = h.answer(r, body)
 	}
 	if err != nil {
 		h.fail(w, r, err)
 		h.options.Metrics.observe(resultFault, start)
 		return
 	}
-	h.options.Metrics.observe(resultOf(review.Response), start)
-	h.write(w, r, review)
+	h.write(w, r, response)
+	h.options.Metrics.observe(resultOf(response), start)
 }
 
 // resultOf says in a word of a fixed set what became of a request.
@@ -135,8 +138,8 @@ func (h *handler) recover(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// decode reads the admission review of a request.
-func (h *handler) decode(w http.ResponseWriter, r *http.Request) (*admissionv1.AdmissionReview, error) {
+// read reads the body of a request that may hold an admission review.
+func (h *handler) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		return nil, faultf(http.StatusMethodNotAllowed, "send admission reviews by POST, not by %s", r.Method)
@@ -144,27 +147,6 @@ func (h *handler) decode(w http.ResponseWriter, r *http.Request) (*admissionv1.A
 	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
 		return nil, faultf(http.StatusUnsupportedMediaType, "send application/json")
 	}
-	body, err := h.read(w, r)
-	if err != nil {
-		return nil, err
-	}
-	review := &admissionv1.AdmissionReview{}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(body, review); err != nil {
-		return nil, faultf(http.StatusBadRequest, "the body is not an admission review: %w", err)
-	}
-	switch {
-	case review.APIVersion != admissionv1.SchemeGroupVersion.String() || review.Kind != "AdmissionReview":
-		return nil, faultf(http.StatusBadRequest, "the body is not an AdmissionReview of admission.k8s.io/v1")
-	case review.Request == nil:
-		return nil, faultf(http.StatusBadRequest, "the admission review has no request")
-	case review.Request.UID == "":
-		return nil, faultf(http.StatusBadRequest, "the request of the admission review has no uid")
-	}
-	return review, nil
-}
-
-// read reads the body at once where its length is known.
-func (h *handler) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	tooLarge := faultf(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", h.options.MaxBodyBytes)
 	if r.ContentLength > h.options.MaxBodyBytes {
 		return nil, tooLarge
@@ -172,7 +154,7 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	limited := http.MaxBytesReader(w, r.Body, h.options.MaxBodyBytes)
 	var body []byte
 	var err error
-	if r.ContentLength > 0 {
+	if r.ContentLength > 0 { // at once, where the length is known
 		body = make([]byte, r.ContentLength)
 		_, err = io.ReadFull(limited, body)
 	} else {
@@ -190,31 +172,81 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// answer turns a review's request into its response.
-func (h *handler) answer(r *http.Request, review *admissionv1.AdmissionReview) error {
-	request := review.Request
-	review.Response = &admissionv1.AdmissionResponse{UID: request.UID, Allowed: true}
-	if !createsPod(request) {
-		return nil
+// review is what is read of an AdmissionReview of admission.k8s.io/v1. Who asks, and the options of the request, are not. The object
+// is decoded at once: only Pods are sent here.
+type review struct {
+	metav1.TypeMeta `json:",inline"`
+	Request         *request `json:"request"`
+}
+
+type request struct {
+	UID         types.UID                   `json:"uid"`
+	Resource    metav1.GroupVersionResource `json:"resource"`
+	SubResource string                      `json:"subResource"`
+	Namespace   string                      `json:"namespace"`
+	Operation   admissionv1.Operation       `json:"operation"`
+	Object      corev1.Pod                  `json:"object"`
+	DryRun      bool                        `json:"dryRun"`
+}
+
+// decode reads the request of an admission review.
+func decode(body []byte) (*request, error) {
+	decoded := review{}
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(body, &decoded); err != nil {
+		if other, ok := decodeOther(body); ok {
+			return other, nil
+		}
+		return nil, faultf(http.StatusBadRequest, "the body is not an admission review of a Pod: %w", err)
 	}
-	if !utf8.Valid(request.Object.Raw) {
-		deny(review.Response, "Pillion refuses this Pod: its manifest holds bytes that are not UTF-8; write it without them")
-		return nil
+	switch {
+	case decoded.APIVersion != admissionv1.SchemeGroupVersion.String() || decoded.Kind != "AdmissionReview":
+		return nil, faultf(http.StatusBadRequest, "the body is not an AdmissionReview of admission.k8s.io/v1")
+	case decoded.Request == nil:
+		return nil, faultf(http.StatusBadRequest, "the admission review has no request")
+	case decoded.Request.UID == "":
+		return nil, faultf(http.StatusBadRequest, "the request of the admission review has no uid")
 	}
-	pod := &corev1.Pod{}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(request.Object.Raw, pod); err != nil {
-		return faultf(http.StatusBadRequest, "the object of the request is not a Pod: %w", err)
+	return decoded.Request, nil
+}
+
+// decodeOther reads a review of something that does not decode as a Pod and need not: it is let pass.
+func decodeOther(body []byte) (*request, bool) {
+	review := admissionv1.AdmissionReview{}
+	err := kjson.UnmarshalCaseSensitivePreserveInts(body, &review)
+	if err != nil || review.APIVersion != admissionv1.SchemeGroupVersion.String() || review.Request == nil || review.Request.UID == "" {
+		return nil, false
 	}
-	decision, err := h.decide(r, request.Namespace, pod)
+	other := &request{
+		UID: review.Request.UID, Resource: review.Request.Resource, SubResource: review.Request.SubResource,
+		Operation: review.Request.Operation,
+	}
+	return other, !createsPod(other)
+}
+
+// answer turns the body of a request into a response.
+func (h *handler) answer(r *http.Request, body []byte) (*admissionv1.AdmissionResponse, error) {
+	request, err := decode(body)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	h.log(request, pod, &decision)
-	return respond(review.Response, &decision)
+	response := &admissionv1.AdmissionResponse{UID: request.UID, Allowed: true}
+	if !createsPod(request) {
+		return response, nil
+	}
+	if !utf8.Valid(body) {
+		deny(response, "Pillion refuses this Pod: its manifest holds bytes that are not UTF-8; write it without them")
+		return response, nil
+	}
+	decision, err := h.decide(r, request.Namespace, &request.Object)
+	if err != nil {
+		return nil, err
+	}
+	h.log(request, &decision)
+	return response, respond(response, &decision)
 }
 
 // createsPod tells whether a request is what weaving is for. Everything else is let pass untouched.
-func createsPod(request *admissionv1.AdmissionRequest) bool {
+func createsPod(request *request) bool {
 	return request.Operation == admissionv1.Create && request.SubResource == "" &&
 		request.Resource == (metav1.GroupVersionResource{Version: "v1", Resource: "pods"})
 }
@@ -287,9 +319,9 @@ func respond(response *admissionv1.AdmissionResponse, decision *profiles.Decisio
 	if len(decision.Patch) == 0 {
 		return nil
 	}
-	patch, err := json.Marshal(decision.Patch)
+	patch, err := weave.Encode(decision.Patch)
 	if err != nil {
-		return fmt.Errorf("encode the patch: %w", err)
+		return err
 	}
 	patchType := admissionv1.PatchTypeJSONPatch
 	response.Patch, response.PatchType = patch, &patchType
@@ -303,10 +335,12 @@ func deny(response *admissionv1.AdmissionResponse, message string) {
 	}
 }
 
-// write sends the review with its response and without its request, which the API server knows.
-func (h *handler) write(w http.ResponseWriter, r *http.Request, review *admissionv1.AdmissionReview) {
-	review.Request = nil
-	body, err := json.Marshal(review)
+// write sends a response in a review, without the request, which the API server knows.
+func (h *handler) write(w http.ResponseWriter, r *http.Request, response *admissionv1.AdmissionResponse) {
+	body, err := json.Marshal(&admissionv1.AdmissionReview{
+		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"},
+		Response: response,
+	})
 	if err != nil {
 		h.fail(w, r, fmt.Errorf("encode the response: %w", err))
 		return
@@ -330,18 +364,18 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 // log tells what was decided: names and reasons, never values.
-func (h *handler) log(request *admissionv1.AdmissionRequest, pod *corev1.Pod, decision *profiles.Decision) {
-	if !h.options.Logger.Enabled(context.Background(), slog.LevelInfo) || len(decision.Outcomes) == 0 {
+func (h *handler) log(request *request, decision *profiles.Decision) {
+	if len(decision.Outcomes) == 0 || !h.options.Logger.Enabled(context.Background(), slog.LevelInfo) {
 		return
 	}
-	name := pod.Name
+	name := request.Object.Name
 	if name == "" {
-		name = pod.GenerateName
+		name = request.Object.GenerateName
 	}
 	outcomes := make([]string, len(decision.Outcomes))
 	for i := range decision.Outcomes {
 		outcomes[i] = fmt.Sprintf("%s=%s", decision.Outcomes[i].Profile, decision.Outcomes[i].Reason)
 	}
 	h.options.Logger.Info("decided", "namespace", request.Namespace, "pod", name, "allowed", decision.Allowed,
-		"dryRun", request.DryRun != nil && *request.DryRun, "outcomes", strings.Join(outcomes, " "))
+		"dryRun", request.DryRun, "outcomes", strings.Join(outcomes, " "))
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -94,6 +95,7 @@ func Run(ctx context.Context, restConfig *rest.Config, options RunOptions) error
 		if err := cluster.start(stopped); err != nil {
 			return ignoreCanceled(ctx, err)
 		}
+		debug.FreeOSMemory() // compiling what the API server had has left garbage behind, once
 		health.synced.Store(true)
 		cluster.followCertificate(stopped, options, serving)
 		return nil

@@ -178,8 +178,8 @@ func (i *injection) misplaced(template *manifest.Template, pod *corev1.Pod) []st
 	if len(keys) == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("its own metadata.annotations have %s, which is read from Pods only; move it to %s.metadata.annotations",
-		strings.Join(keys, ", "), template.Field)}
+	return []string{fmt.Sprintf("its own metadata.annotations have %s, which is read from Pods only; "+
+		"move it to %s.metadata.annotations", strings.Join(keys, ", "), template.Field)}
 }
 
 // excluded tells of a Pod that asks in vain because its namespace is never touched.
@@ -193,7 +193,7 @@ func (i *injection) excluded(namespace string, pod *corev1.Pod) []string {
 // refuse tells what is wrong, each thing on a line.
 func (i *injection) refuse(errs ...error) {
 	for _, err := range errs {
-		if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // what is joined is told one by one
+		if joined, ok := err.(interface{ Unwrap() []error }); ok {
 			i.refuse(joined.Unwrap()...)
 			continue
 		}

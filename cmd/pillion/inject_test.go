@@ -65,10 +65,12 @@ func message(err error) string {
 }
 
 func TestInject(t *testing.T) {
-	const asking = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\n  annotations: {pillion.dev/inject: %s}\nspec:\n  containers:\n  - name: app\n"
+	const asking = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\n  annotations: {pillion.dev/inject: %s}\nspec:\n" +
+		"  containers:\n  - name: app\n"
 	const service = "# a comment\napiVersion: v1\nkind:   Service\n"
 	site, unknown := fmt.Sprintf(asking, "site"), fmt.Sprintf(asking, "sit")
-	denial := "Pod p: Pillion refuses this Pod: profile sit is not available in namespace default; did you mean site? (ProfileNotAvailable)\n"
+	denial := "Pod p: Pillion refuses this Pod: profile sit is not available in namespace " +
+		"default; did you mean site? (ProfileNotAvailable)\n"
 	tests := map[string]struct {
 		files      map[string]string
 		stdin      string
@@ -152,11 +154,13 @@ func TestInject(t *testing.T) {
 			wantErr: "what the 6 errors above are about was left out",
 		},
 		"an annotation on the workload instead of its Pod template": {
-			stdin: "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j, annotations: {pillion.dev/inject: site, site.pillion.dev/ref: x}}\n" +
+			stdin: "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j, annotations: {pillion.dev/inject: " +
+				"site, site.pillion.dev/ref: x}}\n" +
 				"spec:\n  template: {spec: {containers: [{name: app}]}}\n",
 			args:      []string{"-f", "-"},
 			wantLines: []string{"template: {spec: {containers: [{name: app}]}}"},
-			wantStderr: "warning: stdin:5 (document 1): Job j: its own metadata.annotations have pillion.dev/inject, site.pillion.dev/ref, " +
+			wantStderr: "warning: stdin:5 (document 1): Job j: its own metadata.annotations have " +
+				"pillion.dev/inject, site.pillion.dev/ref, " +
 				"which is read from Pods only; move it to spec.template.metadata.annotations\n",
 		},
 		"a Pod that asks in a namespace that is never touched": {
@@ -168,14 +172,19 @@ func TestInject(t *testing.T) {
 		},
 		"profiles that cannot be used are told all at once": {
 			files: map[string]string{
-				"profiles/bad.yaml": strings.Replace(siteProfile, "ref: main", "reff: main", 1) + "---\n" + siteProfile + "---\n" + cacheProfile,
+				"profiles/bad.yaml": strings.Replace(siteProfile, "ref: main", "reff: main", 1) + "---\n" + siteProfile + "---\n" +
+					"" + cacheProfile,
 			},
 			stdin: site,
 			args:  []string{"-f", "-"},
-			wantErr: "profiles/bad.yaml:1 (document 1): ClusterPatternProfile site: spec.gitSync.reff: Forbidden: there is no field of that name\n" +
-				"profiles/bad.yaml:8 (document 2): ClusterPatternProfile site is in profiles/bad.yaml on line 1 already; remove one of them\n" +
-				"profiles/cache.yaml:1 (document 1): PatternProfile default/cache is in profiles/bad.yaml on line 15 already; remove one of them\n" +
-				"profiles/site.yaml:1 (document 1): ClusterPatternProfile site is in profiles/bad.yaml on line 1 already; remove one of them",
+			wantErr: "profiles/bad.yaml:1 (document 1): ClusterPatternProfile site: spec.gitSync.reff: " +
+				"Forbidden: there is no field of that name\n" +
+				"profiles/bad.yaml:8 (document 2): ClusterPatternProfile site is in profiles/bad.yaml on line 1 already; " +
+				"remove one of them\n" +
+				"profiles/cache.yaml:1 (document 1): PatternProfile default/cache is in profiles/bad.yaml " +
+				"on line 15 already; remove one of them\n" +
+				"profiles/site.yaml:1 (document 1): ClusterPatternProfile site is in profiles/bad.yaml on line 1 already; " +
+				"remove one of them",
 		},
 		"a registry from the flags of the configuration": {
 			stdin:     site,
@@ -222,14 +231,16 @@ func TestInject(t *testing.T) {
 }
 
 func TestInjectDiff(t *testing.T) {
-	pod := "apiVersion: v1\nkind: Pod\nmetadata:\n  name: p # my Pod\n  annotations:\n    pillion.dev/inject: cache\nspec:\n  containers:\n" +
+	pod := "apiVersion: v1\nkind: Pod\nmetadata:\n  name: p # my Pod\n  annotations:\n    pillion.dev/inject: cache\n" +
+		"spec:\n  containers:\n" +
 		"    - name: app\n\n      image: app:1\n---\nkind: Other\n"
 	files := map[string]string{"pod.yaml": pod, "other.yaml": "kind: Other\n", "profiles/cache.yaml": cacheProfile}
 	stdout, stderr, err := run(t, files, "", "inject", "-f", "pod.yaml", "-f", "other.yaml", "--profiles", "profiles", "--diff")
 	if err != nil || stderr != "" {
 		t.Fatalf("%v\n%s", err, stderr)
 	}
-	if !strings.HasPrefix(stdout, "diff pod.yaml pod.yaml\n--- pod.yaml\n+++ pod.yaml\n@@ -4,10 +4,") || strings.Contains(stdout, "other.yaml") {
+	const start = "diff pod.yaml pod.yaml\n--- pod.yaml\n+++ pod.yaml\n@@ -4,10 +4,"
+	if !strings.HasPrefix(stdout, start) || strings.Contains(stdout, "other.yaml") {
 		t.Errorf("no unified diff of pod.yaml alone:\n%s", stdout)
 	}
 	for line := range strings.Lines(stdout) {
@@ -241,7 +252,8 @@ func TestInjectDiff(t *testing.T) {
 
 // workloads are manifests of all kinds, laid out in several ways.
 func workloads() map[string]string {
-	const spec = "spec:\n  containers:\n  - name: app\n    image: app:1\n    # mine\n    env:\n    - {name: A, value: b}\n\n  - name: other\n    image: b\n"
+	const spec = "spec:\n  containers:\n  - name: app\n    image: app:1\n    # mine\n    env:\n    - {name: A, value: b}\n" +
+		"\n  - name: other\n    image: b\n"
 	const template = "metadata:\n  labels:\n    app: web\n  annotations:\n    pillion.dev/inject: PROFILES\n" + spec
 	indented := func(by int, text string) string {
 		return strings.ReplaceAll(strings.Repeat(" ", by)+strings.TrimSuffix(text, "\n"), "\n", "\n"+strings.Repeat(" ", by)) + "\n"
@@ -257,20 +269,26 @@ func workloads() map[string]string {
 		"ReplicaSet":            controlled("apps/v1", "ReplicaSet"),
 		"ReplicationController": controlled("v1", "ReplicationController"),
 		"Job":                   controlled("batch/v1", "Job"),
-		"CronJob": "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: w}\nspec:\n  schedule: '* * * * *'\n  jobTemplate:\n    spec:\n" +
+		"CronJob": "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: w}\nspec:\n  schedule: '* * * * *'\n" +
+			"  jobTemplate:\n    spec:\n" +
 			"      template:\n" + indented(8, template),
 		"PodTemplate": "apiVersion: v1\nkind: PodTemplate\nmetadata: {name: w}\ntemplate:\n" + indented(2, template),
 		"List": "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Pod\n" + indented(2, template) +
 			"- apiVersion: v1\n  kind: Pod\n" + indented(2, template),
 		"a Pod in brackets": "{apiVersion: v1, kind: Pod, metadata: {annotations: {pillion.dev/inject: \"PROFILES\"}},\n" +
 			" spec: {containers: [{name: app, env: []}], initContainers: [{name: mine}, ], volumes: null}}\n",
-		"a Pod in JSON": "{\n  \"apiVersion\": \"v1\",\n  \"kind\": \"Pod\",\n  \"metadata\": {\"annotations\": {\"pillion.dev/inject\": \"PROFILES\"}},\n" +
+		"a Pod in JSON": "{\n  \"apiVersion\": \"v1\",\n  \"kind\": \"Pod\",\n" +
+			"  \"metadata\": {\"annotations\": {\"pillion.dev/inject\": \"PROFILES\"}},\n" +
 			"  \"spec\": {\"containers\": [{\"name\": \"app\", \"unknownField\": 1.50}], \"initContainers\": null}\n}\n",
-		"a Pod with aliases": "apiVersion: v1\nkind: Pod\nmetadata: {annotations: {pillion.dev/inject: \"PROFILES\"}}\nspec:\n  containers:\n" +
-			"  - &app\n    name: app\n    env: &env [{name: A, value: b}]\n  - <<: *app\n    name: second\n  - {name: third, env: *env}\n",
+		"a Pod with aliases": "apiVersion: v1\nkind: Pod\nmetadata: {annotations: {pillion.dev/inject: \"PROFILES\"}}\n" +
+			"spec:\n  containers:\n" +
+			"  - &app\n    name: app\n    env: &env [{name: A, value: b}]\n  - <<: *app\n    name: second\n" +
+			"  - {name: third, env: *env}\n",
 		"a Pod with Windows' line breaks": strings.ReplaceAll("apiVersion: v1\nkind: Pod\n"+template, "\n", "\r\n"),
-		"a Pod with a mesh": "apiVersion: v1\nkind: Pod\nmetadata: {annotations: {pillion.dev/inject: \"PROFILES\"}}\nspec:\n    containers:\n" +
-			"      - name: app\n    initContainers:\n      # the mesh\n      - name: istio-init\n        image: i\n\n      # mine\n      - name: migrate\n        image: m\n",
+		"a Pod with a mesh": "apiVersion: v1\nkind: Pod\nmetadata: {annotations: {pillion.dev/inject: \"PROFILES\"}}\nspec:\n" +
+			"    containers:\n" +
+			"      - name: app\n    initContainers:\n      # the mesh\n      - name: istio-init\n        image: i\n\n" +
+			"      # mine\n      - name: migrate\n        image: m\n",
 	}
 }
 

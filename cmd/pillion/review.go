@@ -27,8 +27,8 @@ func reviewCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "review [-f FILE] --profiles DIR...",
 		Short: "Answer an admission review, as the webhook would",
-		Long: `review reads an AdmissionReview of admission.k8s.io/v1, in JSON or YAML, and prints the one that the webhook would answer, from
-the same handler. It needs no cluster. The patch in an answer is in base64, as the API server gets it.
+		Long: `review reads an AdmissionReview of admission.k8s.io/v1, in JSON or YAML, and prints the one that the webhook would
+answer, from the same handler. It needs no cluster. The patch in an answer is in base64, as the API server gets it.
 
 Namespaces' labels come from the Namespaces among the profiles; any other namespace has no label of its own. What the webhook
 would answer with an HTTP error is an error here.`,

@@ -165,7 +165,8 @@ func isIdempotent(t *testing.T, compiler *profiles.Compiler, objects []*unstruct
 	if err := json.Unmarshal(raw, p); err != nil {
 		t.Fatal(err)
 	}
-	decision := profiles.Decide(profiles.NewSnapshot(pillion.profileOptions, compiled), profiles.Namespace{Name: stored.Namespace}, p)
+	snapshot := profiles.NewSnapshot(pillion.profileOptions, compiled)
+	decision := profiles.Decide(snapshot, profiles.Namespace{Name: stored.Namespace}, p)
 	if !decision.Allowed || len(decision.Patch) > 0 {
 		t.Errorf("deciding on the woven Pod again: %s %v %+v", decision.Denial(), decision.Patch, decision.Outcomes)
 	}
@@ -221,7 +222,7 @@ func bound(t *testing.T, namespace string) {
 	unbounded := pod(namespace)
 	unbounded.Spec.Containers[0].Resources = corev1.ResourceRequirements{}
 	err := apiserver.Await(t.Context(), func(ctx context.Context) (bool, error) {
-		_, err := server.Clientset.CoreV1().Pods(namespace).Create(ctx, unbounded, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		_, err := server.Clientset.CoreV1().Pods(namespace).Create(ctx, unbounded, dryRun())
 		if err == nil {
 			return false, nil
 		}
@@ -231,6 +232,8 @@ func bound(t *testing.T, namespace string) {
 		t.Fatalf("the quota does not work: %v", err)
 	}
 }
+
+func dryRun() metav1.CreateOptions { return metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}} }
 
 // setDefaults gives a namespace a LimitRange that sets requests and limits where there are none.
 func setDefaults(t *testing.T, namespace string) {
@@ -249,7 +252,7 @@ func setDefaults(t *testing.T, namespace string) {
 	unbounded := pod(namespace)
 	unbounded.Spec.Containers[0].Resources = corev1.ResourceRequirements{}
 	err := apiserver.Await(t.Context(), func(ctx context.Context) (bool, error) {
-		made, err := server.Clientset.CoreV1().Pods(namespace).Create(ctx, unbounded, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		made, err := server.Clientset.CoreV1().Pods(namespace).Create(ctx, unbounded, dryRun())
 		if err != nil {
 			return false, err
 		}

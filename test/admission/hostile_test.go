@@ -145,7 +145,7 @@ func (h *hostile) send(t *testing.T, method, contentType string, body io.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer response.Body.Close()
+	defer response.Body.Close() //nolint:errcheck // it was only read
 	answer, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
@@ -171,6 +171,7 @@ func (h *hostile) requests(t *testing.T) {
 		return strings.Repeat(open, 100_000) + strings.Repeat(closed, 100_000)
 	}
 	// A reader that is no bytes.Reader is sent in chunks, without a length.
+	const none = "none" // a content type
 	chunked := func(text string) io.Reader { return io.MultiReader(strings.NewReader(text)) }
 	for _, test := range []struct {
 		name, method, contentType string
@@ -196,8 +197,11 @@ func (h *hostile) requests(t *testing.T) {
 			body: strings.NewReader(header + `{"uid":"0123","operation":"CREATE","resource":{"version":"v1","resource":"pods"},"object":` +
 				deep(`{"a":`, "}")[:600_000-1] + "}}"), want: http.StatusBadRequest,
 		},
-		{name: "another content type", contentType: "application/yaml", body: bytes.NewReader(good), want: http.StatusUnsupportedMediaType},
-		{name: "no content type", contentType: "\x00none", body: bytes.NewReader(good), want: http.StatusUnsupportedMediaType},
+		{
+			name: "another content type", contentType: "application/yaml", body: bytes.NewReader(good),
+			want: http.StatusUnsupportedMediaType,
+		},
+		{name: "no content type", contentType: none, body: bytes.NewReader(good), want: http.StatusUnsupportedMediaType},
 		{
 			name: "a content type that only begins as it should", contentType: "application/jsonp", body: bytes.NewReader(good),
 			want: http.StatusUnsupportedMediaType,
@@ -233,10 +237,10 @@ func (h *hostile) requests(t *testing.T) {
 			if method == "" {
 				method = http.MethodPost
 			}
-			if contentType == "" {
+			switch contentType {
+			case "":
 				contentType = jsonType
-			}
-			if contentType == "\x00none" {
+			case none:
 				contentType = ""
 			}
 			status, answer := h.send(t, method, contentType, test.body)
@@ -260,9 +264,11 @@ func (h *hostile) untouched(t *testing.T) {
 		"a deletion": func(r *admissionv1.AdmissionRequest) {
 			r.Operation, r.Object = admissionv1.Delete, runtime.RawExtension{}
 		},
-		"a connection":           func(r *admissionv1.AdmissionRequest) { r.Operation = admissionv1.Connect },
-		"a subresource":          func(r *admissionv1.AdmissionRequest) { r.SubResource = "ephemeralcontainers" },
-		"a Deployment":           func(r *admissionv1.AdmissionRequest) { r.Resource.Group, r.Resource.Resource = "apps", "deployments" },
+		"a connection":  func(r *admissionv1.AdmissionRequest) { r.Operation = admissionv1.Connect },
+		"a subresource": func(r *admissionv1.AdmissionRequest) { r.SubResource = "ephemeralcontainers" },
+		"a Deployment": func(r *admissionv1.AdmissionRequest) {
+			r.Resource.Group, r.Resource.Resource = "apps", "deployments"
+		},
 		"a Pod of another group": func(r *admissionv1.AdmissionRequest) { r.Resource.Group = "example.com" },
 	} {
 		h.run(t, name, func(t *testing.T) {
@@ -307,9 +313,18 @@ func (h *hostile) pods(t *testing.T) {
 // values are annotations that override a field: each comes out as one literal value, or is refused.
 func (h *hostile) values(t *testing.T) {
 	for name, value := range map[string]string{
-		"a newline": "v1\n--one-time", "quotes": `v1"'`, "a template": "{{ .Env }}", "a variable": "$(HOME)", "an escaped variable": "$$(HOME)",
-		"a command": "v1; rm -rf /", "backticks": "`id`", "a leading dash": "--upload-pack=x", "a backslash": `v1\n`, "nothing": "",
-		"a slash and dots": "../../etc/passwd", "a tilde": "~1/~0",
+		"a newline":           "v1\n--one-time",
+		"quotes":              `v1"'`,
+		"a template":          "{{ .Env }}",
+		"a variable":          "$(HOME)",
+		"an escaped variable": "$$(HOME)",
+		"a command":           "v1; rm -rf /",
+		"backticks":           "`id`",
+		"a leading dash":      "--upload-pack=x",
+		"a backslash":         `v1\n`,
+		"nothing":             "",
+		"a slash and dots":    "../../etc/passwd",
+		"a tilde":             "~1/~0",
 	} {
 		h.run(t, "a string with "+name, func(t *testing.T) {
 			answer := h.override(t, "ref", value)
@@ -416,7 +431,8 @@ func (h *hostile) injected(t *testing.T, answer *admissionv1.AdmissionResponse) 
 func (h *hostile) names(t *testing.T) {
 	words := map[string]string{}
 	for name, asked := range map[string]string{
-		"one that does not exist": "hostile-nosuchone", "one that is not allowed here": forbiddenProfile, "another namespace's": foreignProfile,
+		"one that does not exist": "hostile-nosuchone", "one that is not allowed here": forbiddenProfile,
+		"another namespace's": foreignProfile,
 	} {
 		h.run(t, name, func(t *testing.T) {
 			answer := h.review(t, h.request(t, pod("", v1alpha1.InjectKey, asked)))
@@ -429,7 +445,9 @@ func (h *hostile) names(t *testing.T) {
 			t.Errorf("%s is answered %q, and one that does not exist %q", name, said, words["one that does not exist"])
 		}
 	}
-	for _, asked := range []string{"../x", "default/" + hostileProfile, "/etc/passwd", "x.y", "X", "-x", "x-", "*", strings.Repeat("x", 41), "a b"} {
+	for _, asked := range []string{
+		"../x", "default/" + hostileProfile, "/etc/passwd", "x.y", "X", "-x", "x-", "*", strings.Repeat("x", 41), "a b",
+	} {
 		h.run(t, asked+" is no name", func(t *testing.T) {
 			denied(t, h.review(t, h.request(t, pod("", v1alpha1.InjectKey, asked))), "InvalidRequest")
 		})
@@ -438,9 +456,9 @@ func (h *hostile) names(t *testing.T) {
 
 func (h *hostile) connections(t *testing.T) {
 	h.run(t, "plaintext is refused", func(t *testing.T) {
-		response, err := http.Post("http://"+pillion.address+webhook.PathPods, jsonType, strings.NewReader("{}")) //nolint:noctx // short
+		response, err := http.Post(strings.Replace(h.url, "https", "http", 1), jsonType, strings.NewReader("{}"))
 		if err == nil {
-			defer response.Body.Close()
+			defer response.Body.Close() //nolint:errcheck // it was only read
 			if response.StatusCode != http.StatusBadRequest {
 				t.Errorf("HTTP %d, want 400 or a broken connection", response.StatusCode)
 			}
@@ -471,10 +489,11 @@ func (h *hostile) connections(t *testing.T) {
 	})
 	h.run(t, "large headers are refused", func(t *testing.T) {
 		connection := h.dial(t, "http/1.1")
-		_, _ = io.WriteString(connection, "POST "+webhook.PathPods+" HTTP/1.1\r\nHost: x\r\nX: "+strings.Repeat("x", 128<<10)+"\r\n\r\n")
+		large := strings.Repeat("x", 128<<10)
+		_, _ = io.WriteString(connection, "POST "+webhook.PathPods+" HTTP/1.1\r\nHost: x\r\nX: "+large+"\r\n\r\n")
 		response, err := http.ReadResponse(bufio.NewReader(connection), nil)
 		if err == nil {
-			defer response.Body.Close()
+			defer response.Body.Close() //nolint:errcheck // it was only read
 			if response.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 				t.Errorf("HTTP %d, want 431 or a broken connection", response.StatusCode)
 			}
@@ -507,7 +526,11 @@ func (h *hostile) resets(t *testing.T) {
 	var fields bytes.Buffer
 	encoder := hpack.NewEncoder(&fields)
 	for _, field := range [][2]string{
-		{":method", http.MethodPost}, {":scheme", "https"}, {":authority", "x"}, {":path", webhook.PathPods}, {"content-type", jsonType},
+		{":method", http.MethodPost},
+		{":scheme", "https"},
+		{":authority", "x"},
+		{":path", webhook.PathPods},
+		{"content-type", jsonType},
 	} {
 		if err := encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1], Sensitive: true}); err != nil {
 			t.Fatal(err)

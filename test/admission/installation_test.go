@@ -41,17 +41,17 @@ const (
 
 var (
 	server  *apiserver.Server
-	pillion *installation
+	pillion *installed
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(apiserver.Run(installed{m}, apiserver.Options{}, func(s *apiserver.Server) { server = s }))
+	os.Exit(apiserver.Run(withPillion{m}, apiserver.Options{}, func(s *apiserver.Server) { server = s }))
 }
 
-// installed runs the tests with Pillion installed.
-type installed struct{ *testing.M }
+// withPillion runs the tests with Pillion installed.
+type withPillion struct{ *testing.M }
 
-func (tests installed) Run() int {
+func (tests withPillion) Run() int {
 	var err error
 	if pillion, err = install(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -65,8 +65,8 @@ func (tests installed) Run() int {
 	return code
 }
 
-// installation is a webhook and a controller, each with its own ServiceAccount.
-type installation struct {
+// installed is a webhook and a controller, each with its own ServiceAccount.
+type installed struct {
 	address, health string
 	profileOptions  profiles.Options
 	log             *buffer
@@ -75,11 +75,11 @@ type installation struct {
 }
 
 // install applies deploy/, starts webhook and controller and waits until Pods are sent to the webhook.
-func install(ctx context.Context) (*installation, error) {
+func install(ctx context.Context) (*installed, error) {
 	if err := server.InstallDeploy(ctx); err != nil {
 		return nil, err
 	}
-	i := &installation{
+	i := &installed{
 		log: &buffer{},
 		profileOptions: profiles.Options{
 			Images:             injectors.DefaultImages(""),
@@ -100,12 +100,15 @@ func install(ctx context.Context) (*installation, error) {
 	if err := i.startWebhook(ctx); err != nil {
 		return nil, err
 	}
-	return i, i.awaitEntries(ctx)
+	if err := i.awaitEntries(ctx); err != nil {
+		return nil, err
+	}
+	return i, nil
 }
 
-func (i *installation) stop() error { return errors.Join(i.stopWebhook(), i.stopController()) }
+func (i *installed) stop() error { return errors.Join(i.stopWebhook(), i.stopController()) }
 
-func (i *installation) startController(ctx context.Context) error {
+func (i *installed) startController(ctx context.Context) error {
 	config, err := server.ServiceAccountConfig(ctx, ownNamespace, "pillion-controller")
 	if err != nil {
 		return err
@@ -122,7 +125,7 @@ func (i *installation) startController(ctx context.Context) error {
 }
 
 // startWebhook returns once the webhook is ready.
-func (i *installation) startWebhook(ctx context.Context) error {
+func (i *installed) startWebhook(ctx context.Context) error {
 	config, err := server.ServiceAccountConfig(ctx, ownNamespace, "pillion-webhook")
 	if err != nil {
 		return err
@@ -132,7 +135,7 @@ func (i *installation) startWebhook(ctx context.Context) error {
 }
 
 // options are those of the installation's webhook. Its bounds of connections are tighter than the defaults, to be tested sooner.
-func (i *installation) options() webhook.RunOptions {
+func (i *installed) options() webhook.RunOptions {
 	return webhook.RunOptions{
 		ListenAddress: i.address, HealthAddress: i.health,
 		Namespace: ownNamespace, CertificateSecret: certificateSecret, WebhookConfiguration: configurationName,
@@ -142,12 +145,12 @@ func (i *installation) options() webhook.RunOptions {
 	}
 }
 
-func (i *installation) runWebhook(config *rest.Config, options webhook.RunOptions) func() error {
+func (i *installed) runWebhook(config *rest.Config, options webhook.RunOptions) func() error {
 	return background(func(ctx context.Context) error { return webhook.Run(ctx, config, options) })
 }
 
 // awaitEntries waits until the API server has been told of the webhook.
-func (i *installation) awaitEntries(ctx context.Context) error {
+func (i *installed) awaitEntries(ctx context.Context) error {
 	return apiserver.Await(ctx, func(ctx context.Context) (bool, error) {
 		configuration, err := configuration(ctx)
 		if err != nil {
@@ -158,14 +161,14 @@ func (i *installation) awaitEntries(ctx context.Context) error {
 }
 
 // client returns an HTTP client that trusts what the API server trusts.
-func (i *installation) client(t *testing.T) *http.Client {
+func (i *installed) client(t *testing.T) *http.Client {
 	t.Helper()
 	transport := &http.Transport{TLSClientConfig: i.tls(t), ForceAttemptHTTP2: true}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: 30 * time.Second}
 }
 
-func (i *installation) tls(t *testing.T) *tls.Config {
+func (i *installed) tls(t *testing.T) *tls.Config {
 	t.Helper()
 	configuration, err := configuration(t.Context())
 	if err != nil || len(configuration.Webhooks) == 0 {
@@ -180,7 +183,8 @@ func (i *installation) tls(t *testing.T) *tls.Config {
 
 func configuration(ctx context.Context) (*admissionregistrationv1.MutatingWebhookConfiguration, error) {
 	configuration := &admissionregistrationv1.MutatingWebhookConfiguration{}
-	return configuration, server.Client.Get(ctx, client.ObjectKey{Name: configurationName}, configuration)
+	err := server.Client.Get(ctx, client.ObjectKey{Name: configurationName}, configuration)
+	return configuration, err
 }
 
 // awaitReady waits for /readyz.

@@ -1,12 +1,22 @@
 package admission
 
 import (
+	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"maps"
+	"math/big"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -88,7 +98,7 @@ func TestTheWebhookIsNotReadyBeforeItKnowsTheClusterAndHasACertificate(t *testin
 		stop := pillion.runWebhook(server.Config, options)
 		awaitStatus(t, options.HealthAddress, http.StatusServiceUnavailable, "there is no certificate")
 
-		good := certificate(t)
+		good := secret(t, certificateSecret)
 		copied := &corev1.Secret{
 			ObjectMeta: metav1.ObjectMeta{Namespace: ownNamespace, Name: options.CertificateSecret}, Type: good.Type, Data: good.Data,
 		}
@@ -96,12 +106,23 @@ func TestTheWebhookIsNotReadyBeforeItKnowsTheClusterAndHasACertificate(t *testin
 		awaitStatus(t, options.HealthAddress, http.StatusOK, "ok")
 		before := presented(t, options.ListenAddress)
 
-		for name, data := range map[string]map[string][]byte{
-			"half-written": {certs.CertificateKey: good.Data[certs.CertificateKey][:100], certs.PrivateKeyKey: good.Data[certs.PrivateKeyKey]},
-			"empty":        {certs.CertificateKey: nil, certs.PrivateKeyKey: nil},
-			"garbage":      {certs.CertificateKey: []byte("garbage"), certs.PrivateKeyKey: []byte("garbage")},
+		day := 24 * time.Hour
+		valid := issue(t, func(*x509.Certificate) {})
+		for name, pair := range map[string]pair{
+			"half-written": {valid.certificate[:100], valid.key},
+			"empty":        {},
+			"garbage":      {[]byte("garbage"), []byte("garbage")},
+			"mismatched":   {valid.certificate, issue(t, func(*x509.Certificate) {}).key},
+			"expired": issue(t, func(c *x509.Certificate) {
+				c.NotBefore, c.NotAfter = c.NotBefore.Add(-2*day), c.NotAfter.Add(-2*day)
+			}),
+			"not yet valid": issue(t, func(c *x509.Certificate) {
+				c.NotBefore, c.NotAfter = c.NotBefore.Add(2*day), c.NotAfter.Add(2*day)
+			}),
+			"for another name": issue(t, func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 9)} }),
+			"for clients":      issue(t, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} }),
 		} {
-			copied.Data = data
+			copied.Data = pair.data(good)
 			if err := server.Client.Update(t.Context(), copied); err != nil {
 				t.Fatal(err)
 			}
@@ -116,10 +137,66 @@ func TestTheWebhookIsNotReadyBeforeItKnowsTheClusterAndHasACertificate(t *testin
 			}
 			awaitLog(t, "the certificate verifies", "after one that is "+name)
 		}
+		copied.Data = valid.data(good) // else what is refused above might be for another reason
+		if err := server.Client.Update(t.Context(), copied); err != nil {
+			t.Fatal(err)
+		}
+		err := apiserver.Await(t.Context(), func(context.Context) (bool, error) {
+			return presented(t, options.ListenAddress) != before, errors.New("a new certificate of the same CA is not taken")
+		})
+		if err != nil {
+			t.Error(err)
+		}
 		if err := stop(); err != nil {
 			t.Errorf("it ended with: %v", err)
 		}
 	})
+}
+
+// pair is a certificate and its key, in PEM.
+type pair struct{ certificate, key []byte }
+
+// data is that of a good certificate's Secret with the pair in place of its own.
+func (p pair) data(good *corev1.Secret) map[string][]byte {
+	data := maps.Clone(good.Data)
+	data[certs.CertificateKey], data[certs.PrivateKeyKey] = p.certificate, p.key
+	return data
+}
+
+// issue returns a certificate of Pillion's CA for the webhook, good for an hour unless it is edited.
+func issue(t *testing.T, edit func(*x509.Certificate)) pair {
+	t.Helper()
+	ca := secret(t, caSecret)
+	parent, err := tls.X509KeyPair(ca.Data[certs.CertificateKey], ca.Data[certs.PrivateKeyKey])
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	edit(template)
+	signed, err := x509.CreateCertificate(rand.Reader, template, parent.Leaf, key.Public(), parent.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	encoded, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair{
+		certificate: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: signed}),
+		key:         pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: encoded}),
+	}
 }
 
 func TestALostCertificateIsMadeAgain(t *testing.T) {
@@ -160,16 +237,26 @@ func TestALostCertificateIsMadeAgain(t *testing.T) {
 func TestACABundleThatSomebodyRuinsIsRepaired(t *testing.T) {
 	create(t, cache("repaired"))
 	in := namespace(t, nil)
-	for name, ruined := range map[string][]byte{"blank": nil, "other": []byte(otherCertificate(t))} {
+	other := otherCertificate(t)
+	for name, ruined := range map[string][]byte{"blank": nil, "another": other, "500": bytes.Repeat(other, 500)} {
 		t.Run(name, func(t *testing.T) {
 			current, err := configuration(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
+			want := current.DeepCopy().Webhooks
 			for i := range current.Webhooks {
 				current.Webhooks[i].ClientConfig.CABundle = ruined
 			}
 			if err := server.Client.Update(t.Context(), current); err != nil {
+				t.Fatal(err)
+			}
+			err = apiserver.Await(t.Context(), func(ctx context.Context) (bool, error) {
+				repaired, err := configuration(ctx)
+				diff := cmp.Diff(want, repaired.Webhooks)
+				return diff == "", errors.Join(err, errors.New(diff))
+			})
+			if err != nil {
 				t.Fatal(err)
 			}
 			err = apiserver.Await(t.Context(), func(context.Context) (bool, error) {
@@ -184,18 +271,19 @@ func TestACABundleThatSomebodyRuinsIsRepaired(t *testing.T) {
 }
 
 // otherCertificate is of a CA that has nothing to do with the webhook.
-func otherCertificate(t *testing.T) string {
+func otherCertificate(t *testing.T) []byte {
 	t.Helper()
 	if len(server.Config.CAData) == 0 {
 		t.Fatal("the API server has no CA")
 	}
-	return string(server.Config.CAData)
+	return server.Config.CAData
 }
 
-func certificate(t *testing.T) *corev1.Secret {
+// secret returns one of Pillion's own.
+func secret(t *testing.T, name string) *corev1.Secret {
 	t.Helper()
 	secret := &corev1.Secret{}
-	if err := server.Client.Get(t.Context(), client.ObjectKey{Namespace: ownNamespace, Name: certificateSecret}, secret); err != nil {
+	if err := server.Client.Get(t.Context(), client.ObjectKey{Namespace: ownNamespace, Name: name}, secret); err != nil {
 		t.Fatal(err)
 	}
 	return secret

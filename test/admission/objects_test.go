@@ -49,7 +49,9 @@ func inNamespace(namespace string, profile *v1alpha1.ClusterPatternProfile) *v1a
 }
 
 // matching makes a profile choose all Pods of the namespaces with a label.
-func matching(profile *v1alpha1.ClusterPatternProfile, key string, policy v1alpha1.FailurePolicy) *v1alpha1.ClusterPatternProfile {
+func matching(
+	profile *v1alpha1.ClusterPatternProfile, key string, policy v1alpha1.FailurePolicy,
+) *v1alpha1.ClusterPatternProfile {
 	profile.Spec.FailurePolicy = policy
 	profile.Spec.Match = &v1alpha1.ClusterMatch{NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{key: ""}}}
 	return profile
@@ -62,7 +64,7 @@ func create(t *testing.T, object client.Object) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { // the test's context has ended
-		if err := server.Client.Delete(context.Background(), object); client.IgnoreNotFound(err) != nil {
+		if err := client.IgnoreNotFound(server.Client.Delete(context.Background(), object)); err != nil {
 			t.Error(err)
 		}
 	})

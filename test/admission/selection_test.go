@@ -119,7 +119,8 @@ func TestAPodOverridesWhatTheProfileLets(t *testing.T) {
 	profile.Spec.Overridable = []string{"ref", "resources.limits"}
 	create(t, profile)
 	stored, _ := admit(t, pod(namespace(t, nil), v1alpha1.InjectKey, "override-site",
-		v1alpha1.OverrideKey("override-site", "ref"), "v2.1", v1alpha1.OverrideKey("override-site", "resources.limits.memory"), "512Mi"))
+		v1alpha1.OverrideKey("override-site", "ref"), "v2.1",
+		v1alpha1.OverrideKey("override-site", "resources.limits.memory"), "512Mi"))
 	if len(stored.Spec.InitContainers) != 1 {
 		t.Fatalf("init containers %v", stored.Spec.InitContainers)
 	}

@@ -46,7 +46,8 @@ type Webhook struct {
 	namespaces manifest.Namespaces
 }
 
-// New returns a Webhook. Everything that is wrong with the profiles, in any file, is in the error.
+// New returns a Webhook. It takes tenths of a second, in which the profiles are compiled: tests may share one. Everything that is
+// wrong with the profiles, in any file, is in the error.
 func New(options ...Option) (*Webhook, error) {
 	compiler, err := profiles.NewCompiler()
 	if err != nil {

@@ -88,12 +88,15 @@ type cluster struct {
 	namespaces manifest.Namespaces
 }
 
+// Snapshot returns the profiles.
 func (c cluster) Snapshot() *profiles.Snapshot { return c.snapshot }
 
+// Namespace returns a namespace. Every one is known.
 func (c cluster) Namespace(name string) (profiles.Namespace, bool) {
 	return c.namespaces.Get(name), true
 }
 
+// Live knows no more than Namespace.
 func (c cluster) Live(_ context.Context, name string, _ []string) (profiles.Namespace, []*profiles.Profile, error) {
 	return c.namespaces.Get(name), nil, nil
 }

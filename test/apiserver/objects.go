@@ -77,8 +77,8 @@ func WriteKubeconfig(config *rest.Config, path string) error {
 	return nil
 }
 
-// InstallDeploy applies what deploy/ says of an installation but for its workloads: the namespace, the permissions and the webhook
-// configuration, which is empty. The namespaces get their default ServiceAccounts.
+// InstallDeploy applies what deploy/ says of an installation but for its workloads: the namespace, the permissions and the
+// webhook configuration, which is empty. The namespace gets its default ServiceAccount.
 func (s *Server) InstallDeploy(ctx context.Context) error {
 	root, err := Root()
 	if err != nil {

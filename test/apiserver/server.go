@@ -64,8 +64,9 @@ type Server struct {
 }
 
 // Start starts etcd and an API server with Pillion's CustomResourceDefinitions, and returns once it serves them. It has the
-// authorizers Node and RBAC and Kubernetes' default admission plugins, PodSecurity, ServiceAccount and LimitRanger among them. Call Stop
-// at the end; should this process end without, so do the others.
+// authorizers Node and RBAC and Kubernetes' default admission plugins, PodSecurity, ServiceAccount and LimitRanger among them.
+// Call Stop at the end, after everything that watches has ended, or the API server waits for it; should this process end without,
+// so do the others.
 func Start(ctx context.Context, options Options) (*Server, error) {
 	log.SetLogger(logr.Discard()) // or controller-runtime complains that none is set
 	dir, err := os.MkdirTemp("", "pillion-apiserver-")

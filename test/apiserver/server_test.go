@@ -1,12 +1,7 @@
 package apiserver_test
 
 import (
-	"context"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,9 +11,6 @@ import (
 
 	"github.com/pillion-dev/pillion/test/apiserver"
 )
-
-// childVariable tells this test binary, run by TestAServerEndsWithTheProcessThatStartedIt, that it is the process to end.
-const childVariable = "PILLION_TEST_APISERVER_CHILD"
 
 func TestAServiceAccountHasItsOwnIdentityAndNoPermissions(t *testing.T) {
 	server := start(t)
@@ -62,50 +54,6 @@ func TestDefaultAdmissionPluginsWork(t *testing.T) {
 	if pod.Spec.ServiceAccountName != "default" || len(pod.Spec.Containers[0].VolumeMounts) == 0 {
 		t.Error("no ServiceAccount token was mounted: the admission plugin ServiceAccount does not work")
 	}
-}
-
-// TestAServerEndsWithTheProcessThatStartedIt starts a server in a process of its own and kills that: nothing may stay behind.
-func TestAServerEndsWithTheProcessThatStartedIt(t *testing.T) {
-	temporary := t.TempDir()
-	if os.Getenv(childVariable) != "" {
-		start(t)
-		if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		select {}
-	}
-	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$")
-	child.Env = append(os.Environ(), childVariable+"=1", "TMPDIR="+temporary)
-	output, err := child.CombinedOutput()
-	if child.ProcessState == nil || child.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		t.Fatalf("the process was to be killed, not to end with %v: %s", err, output)
-	}
-	err = apiserver.Await(t.Context(), func(context.Context) (bool, error) {
-		left, err := filepath.Glob(filepath.Join(temporary, "pillion-apiserver-*"))
-		return len(left) == 0, err
-	})
-	if err != nil {
-		t.Errorf("files of the server are still there: %v", err)
-	}
-	if left := processesNaming(t, temporary); len(left) > 0 {
-		t.Errorf("processes of the server still run: %v", left)
-	}
-}
-
-// processesNaming returns the command lines of the processes that have text in theirs.
-func processesNaming(t *testing.T, text string) []string {
-	t.Helper()
-	output, err := exec.CommandContext(t.Context(), "ps", "-eo", "args").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var found []string
-	for line := range strings.Lines(string(output)) {
-		if strings.Contains(line, text) {
-			found = append(found, line)
-		}
-	}
-	return found
 }
 
 func TestAMissingBinaryIsToldWithTheCommandThatMakesIt(t *testing.T) {

@@ -23,7 +23,8 @@ type Case struct {
 // Cases draws decisions of every kind; most weave something.
 func Cases() *rapid.Generator[Case] {
 	return rapid.Custom(func(t *rapid.T) Case {
-		c := Case{Namespace: rapid.SampledFrom([]string{"web", "web", "web", "web", "web", "web", "web", "kube-system"}).Draw(t, "namespace")}
+		c := Case{Namespace: rapid.SampledFrom([]string{"web", "web", "web", "web", "web", "web", "web", "kube-system"}).Draw(t,
+			"namespace")}
 		c.Profiles = profileSet(t, c.Namespace)
 		c.NamespaceLabels = namespaceLabels(t, c)
 		annotations := map[string]string{}

@@ -25,6 +25,7 @@ func mountPaths() []string {
 		"/var/run/secrets/kubernetes.io/serviceaccount",
 	}
 }
+
 func variableNames() []string {
 	return []string{"PATH", "CACHE_HOST", "CACHE_PORT", "STATSD_HOST", "STATSD_PORT", "A", "B"}
 }
@@ -77,7 +78,8 @@ func podSettings(t *rapid.T, metadata, spec object) {
 	maybe(20, "os", object{"name": "windows"}, object{"name": "linux"})
 	maybe(20, "nodeSelector", object{"kubernetes.io/os": "windows"}, object{"disk": "ssd"}, object{})
 	maybe(4, "automountServiceAccountToken", false, true)
-	maybe(4, "securityContext", object{}, object{"runAsUser": 1000, "fsGroup": 2000, "runAsNonRoot": true}, object{"futureContext": 1})
+	maybe(4, "securityContext", object{}, object{"runAsUser": 1000, "fsGroup": 2000, "runAsNonRoot": true},
+		object{"futureContext": 1})
 	maybe(4, "imagePullSecrets", list{}, list{object{"name": "registry"}})
 	maybe(4, "shareProcessNamespace", true)
 	maybe(4, "terminationGracePeriodSeconds", 5, 0)
@@ -98,11 +100,12 @@ func podAnnotations(t *rapid.T, drawn map[string]string) object {
 		annotations[key] = drawn[key]
 	}
 	odd := map[string]string{
-		"": "empty key", "~": "tilde", "a/b~1c": "~0 and ~1", "with space": "\"quoted\"\\\n", "ключ": "значение", "/": "slash",
+		"": "empty key", "~": "tilde", "a/b~1c": "~0 and ~1",
+		"with space": "\"quoted\"\\\n", "ключ": "значение", "/": "slash",
 		"kubectl.kubernetes.io/default-container":                      "app",
 		"cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes": "data",
 		"prometheus.io/port":                                              "8080",
-		"pillion.dev/injected":                                            `{"site":{"kind":"GitSync","revision":"0","containers":["x"]}}`,
+		"pillion.dev/injected":                                            `{"site":{"kind":"GitSync","revision":"0"}}`,
 		"pillion.dev/skipped":                                             "forged",
 		"pillion.dev/config.metrics":                                      "forged",
 		"kubectl.kubernetes.io/last-applied-configuration":                `{"spec":{"containers":[{"name":"app"}]}}`,
@@ -281,7 +284,8 @@ func unknown(t *rapid.T, o object) {
 	}
 	keys := []string{"futureField", "x~1/y", "ünknown", "Env", "Spec"}
 	values := []string{
-		`1.0`, `1e3`, `-0`, `12345678901234567890`, `0.1e-7`, `true`, `null`, `""`, `"<&>\u00e9\u2028\n"`, `[]`, `{}`, `[[],{},null,1.50]`,
+		`1.0`, `1e3`, `-0`, `12345678901234567890`, `0.1e-7`, `true`, `null`, `""`, `"<&>\u00e9\u2028\n"`, `[]`, `{}`,
+		`[[],{},null,1.50]`,
 		`{"a":{"b":[{"name":"pillion-x"}]},"~":"/"}`,
 	}
 	for _, key := range some(t, keys, 2, "unknown keys") {

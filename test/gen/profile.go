@@ -103,7 +103,10 @@ func optional(t *rapid.T, spec object, fields map[string][]any) {
 // settings are the fields that every pattern has.
 func settings() map[string][]any {
 	return map[string][]any{
-		"image":           {"mirror.example.com:5000/tool:v1", "tool@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},
+		"image": {
+			"mirror.example.com:5000/tool:v1",
+			"tool@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+		},
 		"imagePullPolicy": {"Always", "IfNotPresent"},
 		"resources": {
 			object{"requests": object{"cpu": "1"}},
@@ -121,7 +124,10 @@ func withSettings(fields map[string][]any) map[string][]any {
 
 func gitSync(t *rapid.T) object {
 	spec := object{
-		"repo":      rapid.SampledFrom([]string{"https://git.example.com/site.git", "https://git.example.com/$(X)/'a';b.git"}).Draw(t, "repo"),
+		"repo": rapid.SampledFrom([]string{
+			"https://git.example.com/site.git",
+			"https://git.example.com/$(X)/'a';b.git",
+		}).Draw(t, "repo"),
 		"mountPath": rapid.SampledFrom([]string{"/srv/site", "/srv/other", "/opt/git", "/data/site"}).Draw(t, "mountPath"),
 	}
 	optional(t, spec, withSettings(map[string][]any{
@@ -158,7 +164,8 @@ func cacheAmbassador(t *rapid.T) object {
 		})
 		spec["proxy"] = proxy
 	} else {
-		spec["local"] = rapid.SampledFrom([]object{{}, {"memory": "256Mi"}, {"eviction": "None", "maxConnections": 200}}).Draw(t, "local")
+		spec["local"] = rapid.SampledFrom([]object{{}, {"memory": "256Mi"}, {"eviction": "None", "maxConnections": 200}}).Draw(t,
+			"local")
 	}
 	fields := withSettings(map[string][]any{"port": {11311, 60000}, "envPrefix": {"SESSIONS", "A"}})
 	fields["resources"] = fields["resources"][:2] // the others' memory is less than some caches'
@@ -188,7 +195,10 @@ func prometheusAdapter(t *rapid.T) object {
 	case 1:
 		spec["statsd"] = rapid.SampledFrom([]object{
 			{},
-			{"port": 9225, "mappings": list{object{"match": "app.*.requests", "name": "requests_total", "labels": object{"route": "${1}"}}}},
+			{"port": 9225, "mappings": list{object{
+				"match": "app.*.requests", "name": "requests_total",
+				"labels": object{"route": "${1}"},
+			}}},
 		}).Draw(t, "statsd")
 		fields["path"] = []any{"/stats"}
 	case 2:

@@ -1,5 +1,5 @@
-// Package golden_test holds whole Pods: what goes in and what comes out. Run it with -update to write what comes out, and read the
-// difference before you commit it.
+// Package golden_test holds whole Pods: what goes in and what comes out. Run it with -update to write what comes out, and read
+// the difference before you commit it.
 package golden_test
 
 import (

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/test/apiserver"
 )
 
@@ -43,8 +44,10 @@ func install(ctx context.Context) error {
 	if err := server.InstallDeploy(ctx); err != nil {
 		return err
 	}
-	secret := access{verb: "get", resource: schema.GroupResource{Resource: "secrets"}, namespace: namespace, name: "pillion-webhook-tls"}
-	profiles := access{verb: "list", resource: schema.GroupResource{Group: "pillion.dev", Resource: "patternprofiles"}}
+	secret := access{
+		verb: "get", resource: schema.GroupResource{Resource: "secrets"}, namespace: namespace, name: "pillion-webhook-tls",
+	}
+	profiles := access{verb: "list", resource: schema.GroupResource{Group: v1alpha1.Group, Resource: "patternprofiles"}}
 	for _, identity := range identities() {
 		for _, a := range []access{secret, profiles} {
 			if err := awaitAllowed(ctx, serviceAccount(identity), a); err != nil {
@@ -102,10 +105,9 @@ func (r *row) accesses() []access {
 
 // read makes the request if it is a reading one. A name without which nothing can be got is made up.
 func read(ctx context.Context, config *rest.Config, a access) error {
-	versions := map[string]string{"pillion.dev": "v1alpha1"}
-	version := versions[a.resource.Group]
-	if version == "" {
-		version = "v1"
+	version := "v1"
+	if a.resource.Group == v1alpha1.Group {
+		version = v1alpha1.GroupVersion.Version
 	}
 	client := dynamic.NewForConfigOrDie(config).Resource(a.resource.WithVersion(version)).Namespace(a.namespace)
 	options := metav1.ListOptions{}
@@ -200,8 +202,10 @@ func named(rule authorizationv1.ResourceRule, in string) []access {
 }
 
 func TestNoPathBesideTheAPIIsAllowedThatEveryClientMayNotRead(t *testing.T) {
-	paths := []string{"/", "/metrics", "/metrics/slis", "/logs", "/debug/pprof/profile", "/debug/flags/v", "/configz", "/api", "/apis",
-		"/healthz", "/readyz", "/livez", "/version", "/openapi/v3", "/.well-known/openid-configuration", "/openid/v1/jwks", anything}
+	paths := []string{
+		"/", "/metrics", "/metrics/slis", "/logs", "/debug/pprof/profile", "/debug/flags/v", "/configz", "/api", "/apis",
+		"/healthz", "/readyz", "/livez", "/version", "/openapi/v3", "/.well-known/openid-configuration", "/openid/v1/jwks", anything,
+	}
 	for _, identity := range identities() {
 		for _, path := range paths {
 			for _, verb := range []string{"get", "post", "put", "delete", anything} {
@@ -229,6 +233,7 @@ func allowedPath(t *testing.T, who subject, verb, path string) bool {
 
 // TestRequestsOutsideTheTableAreRefused makes real ones.
 func TestRequestsOutsideTheTableAreRefused(t *testing.T) {
+	configurations := schema.GroupResource{Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations"}
 	core := func(resource string) schema.GroupResource { return schema.GroupResource{Resource: resource} }
 	for _, identity := range identities() {
 		for _, a := range []access{
@@ -237,7 +242,7 @@ func TestRequestsOutsideTheTableAreRefused(t *testing.T) {
 			{verb: "get", resource: core("secrets"), namespace: elsewhere, name: "pillion-webhook-tls"},
 			{verb: "list", resource: core("pods"), namespace: elsewhere},
 			{verb: "list", resource: core("configmaps"), namespace: namespace},
-			{verb: "list", resource: schema.GroupResource{Group: "admissionregistration.k8s.io", Resource: "mutatingwebhookconfigurations"}},
+			{verb: "list", resource: configurations},
 		} {
 			t.Run(identity+" may not "+a.String(), func(t *testing.T) {
 				if err := read(t.Context(), configOf(t, identity), a); !apierrors.IsForbidden(err) {
@@ -262,7 +267,7 @@ func TestRolesOfNamespacesHaveWhatTheTableAggregates(t *testing.T) {
 	aggregate(t)
 	var all []access
 	for _, a := range everyAccess(t, nil, []string{namespace, elsewhere}) {
-		if a.resource.Group == "pillion.dev" {
+		if a.resource.Group == v1alpha1.Group {
 			all = append(all, a)
 		}
 	}
@@ -270,7 +275,7 @@ func TestRolesOfNamespacesHaveWhatTheTableAggregates(t *testing.T) {
 		t.Fatal("the API server has no resources of Pillion's")
 	}
 	readProfiles := access{
-		verb: "list", namespace: elsewhere, resource: schema.GroupResource{Group: "pillion.dev", Resource: "patternprofiles"},
+		verb: "list", namespace: elsewhere, resource: schema.GroupResource{Group: v1alpha1.Group, Resource: "patternprofiles"},
 	}
 	rows := readTable(t)
 	for role, has := range map[string][]row{

@@ -1,0 +1,160 @@
+package webhook_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	admissionv1 "k8s.io/api/admission/v1"
+	kjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+
+	"github.com/pillion-dev/pillion/injectors"
+	"github.com/pillion-dev/pillion/profiles"
+	"github.com/pillion-dev/pillion/webhook"
+)
+
+// FuzzBody sends any bytes as a request: it is never answered with a fault of ours, and what is answered with 200 is a review of
+// the same request, with a patch that applies.
+func FuzzBody(f *testing.F) {
+	const review = `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u-1","operation":"CREATE",` +
+		`"namespace":"web","resource":{"version":"v1","resource":"pods"},"object":`
+	const pod = `{"metadata":{"annotations":{"pillion.dev/inject":"site"}},"spec":{"containers":[{"name":"app"}]}}`
+	for _, seed := range []string{
+		review + pod + "}}",
+		review + `{"metadata":{},"spec":{"containers":[]}}` + "}}",
+		review + `{"metadata":{"annotations":{"pillion.dev/inject":"nosuch\u202e"}}}` + "}}",
+		review + "null}}",
+		review + `"x"}}`,
+		review + `{"metadata":{"annotations":{"a":"` + "\xff" + `"}}}}}`,
+		review + strings.Repeat(`{"a":`, 20000),
+		strings.Replace(review+pod+"}}", "CREATE", "UPDATE", 1),
+		strings.Replace(review+pod+"}}", `"resource":"pods"`, `"resource":"nodes"`, 1),
+		strings.Replace(review+pod+"}}", "admission.k8s.io/v1", "admission.k8s.io/v1beta1", 1),
+		strings.Replace(review+pod+"}}", `"uid":"u-1"`, `"uid":""`, 1),
+		`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":null}`,
+		"", "{}", "null", "[]", "{", "\x00",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		handler, logged := newHandler(t)
+		response := post(handler, body)
+		if strings.Contains(logged.String(), "panic") {
+			t.Fatalf("a panic:\n%s", logged)
+		}
+		if response.Code != http.StatusOK {
+			if !slices.Contains([]int{http.StatusBadRequest, http.StatusRequestEntityTooLarge}, response.Code) {
+				t.Fatalf("status %d: %s", response.Code, response.Body)
+			}
+			return
+		}
+		expectAnswer(t, body, response.Body.Bytes())
+		if again := post(handler, body); !bytes.Equal(again.Body.Bytes(), response.Body.Bytes()) {
+			t.Fatalf("the same request has two answers:\n%s\n%s", response.Body, again.Body)
+		}
+	})
+}
+
+// expectAnswer fails unless a body with status 200 is a review that answers the request.
+func expectAnswer(t *testing.T, body, answer []byte) {
+	t.Helper()
+	asked, answered := &admissionv1.AdmissionReview{}, &admissionv1.AdmissionReview{}
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(body, asked); err != nil {
+		t.Fatalf("what is no review is answered: %v", err)
+	}
+	if strict, err := kjson.UnmarshalStrict(answer, answered); err != nil || len(strict) > 0 {
+		t.Fatalf("the answer is no review: %v %v\n%s", err, strict, answer)
+	}
+	response := answered.Response
+	switch {
+	case answered.APIVersion != "admission.k8s.io/v1" || answered.Kind != "AdmissionReview" || answered.Request != nil:
+		t.Fatalf("the answer is no review of v1: %s", answer)
+	case response == nil || response.UID == "" || response.UID != asked.Request.UID:
+		t.Fatalf("the answer is to another request than %s: %s", asked.Request.UID, answer)
+	case !response.Allowed && (response.Result == nil || response.Result.Message == "" || len(response.Patch) > 0):
+		t.Fatalf("a refusal without a reason, or with a patch: %s", answer)
+	case (len(response.Patch) > 0) != (response.PatchType != nil):
+		t.Fatalf("a patch without its type, or a type without a patch: %s", answer)
+	}
+	if len(response.Patch) == 0 {
+		return
+	}
+	patch, err := jsonpatch.DecodePatch(response.Patch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !hasParents(asked.Request.Object.Raw) {
+		return // the API server always sends them
+	}
+	if _, err := patch.Apply(asked.Request.Object.Raw); err != nil {
+		t.Fatalf("the patch %s does not apply: %v", response.Patch, err)
+	}
+}
+
+// hasParents tells whether an object has metadata and spec, as every Pod from the API server has, and each list holds objects.
+func hasParents(raw []byte) bool {
+	var pod struct {
+		Metadata json.RawMessage `json:"metadata"`
+		Spec     struct {
+			Containers     []map[string]any `json:"containers"`
+			InitContainers []map[string]any `json:"initContainers"`
+		} `json:"spec"`
+	}
+	err := json.Unmarshal(raw, &pod)
+	isNull := func(m map[string]any) bool { return m == nil }
+	return err == nil && len(pod.Metadata) > 0 && string(pod.Metadata) != "null" && len(pod.Spec.Containers) > 0 &&
+		!slices.ContainsFunc(pod.Spec.Containers, isNull) && !slices.ContainsFunc(pod.Spec.InitContainers, isNull)
+}
+
+// newSnapshot makes the profiles of the fuzz target once, for their CEL rules take a while to compile.
+var newSnapshot = sync.OnceValues(func() (*profiles.Snapshot, error) {
+	compiler, err := profiles.NewCompiler()
+	if err != nil {
+		return nil, err
+	}
+	var compiled []*profiles.Profile
+	for name, spec := range map[string]string{
+		"site":  `{gitSync: {repo: "https://git.example.com/site.git", mountPath: /srv/site}, overridable: [ref, env, resources]}`,
+		"cache": `{cacheAmbassador: {protocol: Memcached, local: {}}, match: {podSelector: {matchLabels: {app: web}}}}`,
+	} {
+		object := map[string]any{}
+		document := "{apiVersion: pillion.dev/v1alpha1, kind: ClusterPatternProfile, metadata: {name: " + name + "}, spec: " +
+			spec + "}"
+		if err := yaml.Unmarshal([]byte(document), &object); err != nil {
+			return nil, err
+		}
+		profile, _ := compiler.Object(object)
+		if len(profile.Problems) > 0 {
+			return nil, profile.Problems.ToAggregate()
+		}
+		compiled = append(compiled, profile)
+	}
+	return profiles.NewSnapshot(profiles.Options{Images: injectors.DefaultImages("")}, compiled), nil
+})
+
+func newHandler(t *testing.T) (http.Handler, *bytes.Buffer) {
+	t.Helper()
+	snapshot, err := newSnapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	logged := &bytes.Buffer{}
+	return webhook.NewHandler(webhook.Static{Profiles: snapshot}, webhook.Options{Logger: slog.New(slog.NewTextHandler(logged,
+		nil))}), logged
+}
+
+func post(handler http.Handler, body []byte) *httptest.ResponseRecorder {
+	request := httptest.NewRequest(http.MethodPost, webhook.PathPods, bytes.NewReader(body))
+	request.Header.Set("Content-Type", "application/json")
+	response := httptest.NewRecorder()
+	handler.ServeHTTP(response, request)
+	return response
+}
