@@ -47,8 +47,9 @@ func cacheAmbassadorInjector() Injector {
 
 func cacheAmbassadorFragment(request Request) (weave.Fragment, []Problem) {
 	spec := request.Pattern.CacheAmbassador
+	var problems []Problem
 	if request.Pod.Spec.HostNetwork {
-		return weave.Fragment{}, []Problem{{
+		problems = []Problem{{
 			Reason: ReasonHostNetwork,
 			Message: fmt.Sprintf("the cache of profile %q listens on 127.0.0.1 without a password, and this Pod's 127.0.0.1 is "+
 				"the node's: whatever runs on the node could use it; remove hostNetwork from the Pod, or do not ask for the profile",
@@ -76,7 +77,7 @@ func cacheAmbassadorFragment(request Request) (weave.Fragment, []Problem) {
 	if spec.Proxy != nil {
 		fragment.Ports = append(fragment.Ports, weave.Port{Container: container.Name, Port: statisticsPort(cachePort(spec))})
 	}
-	return fragment, nil
+	return fragment, problems
 }
 
 // cacheEnv tells the app where its cache is, in the same words whatever is there.

@@ -19,11 +19,8 @@ const serviceAccountPath = "/var/run/secrets/kubernetes.io/serviceaccount"
 // Build returns what the pattern of the request adds: its Fragment, hardened so that Pod Security "restricted" admits it.
 func Build(injector Injector, request Request) (weave.Fragment, []Problem) {
 	fragment, problems := injector.Fragment(request)
-	if len(problems) > 0 {
-		return weave.Fragment{}, problems
-	}
 	harden(&fragment, request.Pod)
-	return fragment, nil
+	return fragment, problems
 }
 
 // harden sets what every injected container has, whatever its pattern: a restricted security context, the cause of a failure in

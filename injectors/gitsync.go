@@ -167,6 +167,7 @@ func addCredentials(fragment *weave.Fragment, container *corev1.Container, crede
 			ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{
 				LocalObjectReference: corev1.LocalObjectReference{Name: credentials.Basic.SecretName},
 				Key:                  corev1.BasicAuthUsernameKey,
+				Optional:             new(true), // as the Secret's volume is
 			}},
 		})
 		container.Args = append(container.Args, "--password-file="+gitSecretDirectory+"/"+password)

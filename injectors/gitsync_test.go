@@ -199,7 +199,7 @@ func TestGitSyncCredentialsReachGitSyncAlone(t *testing.T) {
 			wantEnv: []corev1.EnvVar{{
 				Name: "GITSYNC_USERNAME",
 				ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{
-					LocalObjectReference: corev1.LocalObjectReference{Name: "git-login"}, Key: "username",
+					LocalObjectReference: corev1.LocalObjectReference{Name: "git-login"}, Key: "username", Optional: new(true),
 				}},
 			}},
 			wantItems: []corev1.KeyToPath{{Key: "password", Path: "password"}},

@@ -25,7 +25,8 @@ type Injector struct {
 	Configuration func(pattern *v1alpha1.Pattern) string
 
 	// Fragment says what the pattern adds to the Pod of the request. Its problems are those of this Pod with this spec: a
-	// volume or container that the Pod does not have, say.
+	// volume or container that the Pod does not have, say. Beside problems the Fragment is as whole as it can be, so that its
+	// collisions are told along with them.
 	Fragment func(request Request) (weave.Fragment, []Problem)
 
 	// Sources names the profiles whose volumes this one reads; they come before it. Nil: none.

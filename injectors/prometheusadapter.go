@@ -60,9 +60,6 @@ func validatePrometheusAdapter(pattern *v1alpha1.Pattern, path *field.Path) fiel
 }
 
 func prometheusAdapterFragment(request Request) (weave.Fragment, []Problem) {
-	if problems := adapterProblems(request); len(problems) > 0 {
-		return weave.Fragment{}, problems
-	}
 	spec := request.Pattern.PrometheusAdapter
 	fragment := weave.Fragment{Profile: request.Profile}
 	switch {
@@ -78,7 +75,7 @@ func prometheusAdapterFragment(request Request) (weave.Fragment, []Problem) {
 	if spec.ScrapeAnnotations == nil || *spec.ScrapeAnnotations {
 		addScrapeAnnotations(&fragment, spec)
 	}
-	return fragment, nil
+	return fragment, adapterProblems(request)
 }
 
 // adapterProblems says why this Pod cannot have an adapter.

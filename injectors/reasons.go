@@ -2,11 +2,11 @@ package injectors
 
 import "github.com/pillion-dev/pillion/weave"
 
-// Reason and Problem are those of weaving: an injector refuses a Pod in the same terms.
-type (
-	Reason  = weave.Reason
-	Problem = weave.Problem
-)
+// Reason is that of weaving: an injector refuses a Pod in the same terms.
+type Reason = weave.Reason
+
+// Problem is that of weaving.
+type Problem = weave.Problem
 
 // The reasons that injectors give.
 const (

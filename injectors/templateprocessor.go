@@ -86,16 +86,14 @@ func templateProcessorFragment(request Request) (weave.Fragment, []Problem) {
 		cpuRequest: "10m", cpuLimit: "500m",
 		memoryRequest: "64Mi", memoryLimit: "128Mi",
 	})
-	if problems := addTemplates(&fragment, &container, request); len(problems) > 0 {
-		return weave.Fragment{}, problems
-	}
+	problems := addTemplates(&fragment, &container, request)
 	addDelimiters(&container, spec.Delimiters)
 	addParameters(&fragment, &container, spec.Parameters)
 	addOutput(&fragment, &container, spec)
 	addEnv(&container, &spec.ContainerSettings)
 
 	fragment.InitContainers = []corev1.Container{container}
-	return fragment, nil
+	return fragment, problems
 }
 
 // addTemplates gives gomplate its templates, and their volume unless they are in the image.
@@ -119,9 +117,8 @@ func addTemplates(fragment *weave.Fragment, container *corev1.Container, request
 	case source.Volume != nil:
 		if !hasVolume(request.Pod, source.Volume.Name) {
 			return []Problem{{Reason: ReasonVolumeNotFound, Message: fmt.Sprintf(
-				"templates.volume names the volume %q, which the Pod does not have: add it to the Pod's spec.volumes, or name one "+
-					"that is there",
-				source.Volume.Name)}}
+				"profile %q reads templates from the volume %q, which the Pod does not have: add it to the Pod's spec.volumes, or "+
+					"name one that is there in templates.volume", request.Profile, source.Volume.Name)}}
 		}
 		mount(source.Volume.Name)
 		container.Args = append(container.Args,
@@ -131,9 +128,8 @@ func addTemplates(fragment *weave.Fragment, container *corev1.Container, request
 		pattern := request.Applied[source.GitSync.Profile]
 		if pattern == nil || pattern.GitSync == nil {
 			return []Problem{{Reason: ReasonSourceNotApplied, Message: fmt.Sprintf(
-				"templates.gitSync names the profile %q, which the Pod does not get or which is not a gitSync profile: ask for one "+
-					"as well",
-				source.GitSync.Profile)}}
+				"profile %q reads templates from the profile %q, which the Pod does not get or which is not a gitSync profile: ask "+
+					"for one as well", request.Profile, source.GitSync.Profile)}}
 		}
 		mount(v1alpha1.ReservedName(source.GitSync.Profile, ""))
 		container.Args = append(container.Args,

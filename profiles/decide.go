@@ -172,7 +172,7 @@ func (d *decider) decide() Decision {
 	for _, c := range ordered {
 		outcomes = append(outcomes, c.outcomesWith(weaver)...)
 	}
-	decision := Decision{Outcomes: outcomes, Allowed: true, Pod: d.pod, Warnings: d.warnings, Unknown: d.unknown}
+	decision := Decision{Outcomes: outcomes, Allowed: true, Pod: d.pod, Unknown: d.unknown}
 	for i := range outcomes {
 		if outcomes[i].denies() {
 			decision.Allowed = false
@@ -186,7 +186,17 @@ func (d *decider) decide() Decision {
 			decision.Warnings = append(decision.Warnings, warning)
 		}
 	}
+	decision.Warnings = capped(append(decision.Warnings, d.warnings...))
 	return decision
+}
+
+// capped returns at most ten warnings: the API server cuts each of them once there is too much text in all.
+func capped(warnings []string) []string {
+	const most = 10
+	if excess := len(warnings) - most; excess > 0 {
+		warnings = append(warnings[:most-1:most-1], fmt.Sprintf("there are %d more warnings", excess+1))
+	}
+	return warnings
 }
 
 // finish weaves the Pod of a Decision that allows it. It is false if the Pod would exceed what the API server takes and policy
@@ -289,7 +299,7 @@ func (d *decider) add(weaver *weave.Weaver, c *candidate, applied map[string]*v1
 	}
 	fragment, problems := d.build(c, applied)
 	if len(problems) > 0 {
-		return problems
+		return append(problems, weaver.Check(fragment)...)
 	}
 	c.outcome.Containers = nil
 	for i := range fragment.InitContainers {

@@ -25,6 +25,11 @@ type Marks struct {
 	Labels      map[string]string
 }
 
+// patch collects operations in the order in which they apply.
+type patch struct {
+	operations []jsonpatch.JsonPatchOperation
+}
+
 // Weave returns the Pod with every Fragment that was taken, and the operations that turn the Pod into it: only "add", at
 // explicit indices or at keys that are not there. Init containers stand in the order of profiles; a profile that is not in
 // it comes last. Without Fragments and Marks the patch is empty. What is not changed is shared with the Weaver's Pod: neither may
@@ -153,11 +158,6 @@ func (w *Weaver) KeptEnv(profile string) []string {
 
 func hasEnv(container *corev1.Container, name string) bool {
 	return slices.ContainsFunc(container.Env, func(present corev1.EnvVar) bool { return present.Name == name })
-}
-
-// patch collects operations in the order in which they apply.
-type patch struct {
-	operations []jsonpatch.JsonPatchOperation
 }
 
 func (p *patch) add(path string, value any) {

@@ -90,17 +90,26 @@ func (w *Weaver) occupy(container *corev1.Container) {
 // Fragment that is refused leaves nothing behind.
 func (w *Weaver) Add(fragment Fragment) []Problem {
 	added := taken{Fragment: fragment}
-	problems := slices.Concat(
-		w.collidingNames(&added.Fragment),
-		w.collidingMetadata(&added.Fragment),
-		w.collidingPorts(&added.Fragment),
-		w.resolveTargets(&added),
-		w.collidingAdditions(&added),
-	)
+	problems := w.check(&added)
 	if len(problems) == 0 {
 		w.take(&added)
 	}
 	return problems
+}
+
+// Check returns what Add would, and takes nothing.
+func (w *Weaver) Check(fragment Fragment) []Problem {
+	return w.check(&taken{Fragment: fragment})
+}
+
+func (w *Weaver) check(added *taken) []Problem {
+	return slices.Concat(
+		w.collidingNames(&added.Fragment),
+		w.collidingMetadata(&added.Fragment),
+		w.collidingPorts(&added.Fragment),
+		w.resolveTargets(added),
+		w.collidingAdditions(added),
+	)
 }
 
 // resolveTargets finds the containers that each Addition is for.
@@ -171,7 +180,7 @@ func (w *Weaver) collidingMetadata(fragment *Fragment) []Problem {
 			}
 			if taken {
 				problems = append(problems, collision(ReasonMetadataCollision, fragment,
-					"adds the %s %s, and %s has it already; remove one of them", what, key, owner))
+					"adds the %s %s, and %s has it already; remove it there, or let the profile not add it", what, key, owner))
 			}
 		}
 	}

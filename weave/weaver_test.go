@@ -173,7 +173,7 @@ func TestMetadataOfThePodCollides(t *testing.T) {
 	pod := podWith(t, `{annotations: {prometheus.io/port: ""}, labels: {site: "off", other: x}}`, `{containers: [{name: app}]}`)
 	want := []weave.Problem{
 		{Reason: weave.ReasonMetadataCollision, Message: "profile site adds the annotation prometheus.io/port, and the Pod has " +
-			"it already; remove one of them"},
+			"it already; remove it there, or let the profile not add it"},
 		{Reason: weave.ReasonMetadataCollision, Message: "profile site adds the label site, and the Pod has it already; remove " +
 			"one of them"},
 	}
@@ -214,12 +214,12 @@ func TestCollisionsAmongProfilesNameBothSides(t *testing.T) {
 			second: weave.Fragment{Annotations: map[string]string{"prometheus.io/port": "1"}},
 			want: []weave.Problem{{Reason: weave.ReasonMetadataCollision, Message: "profile other adds the annotation " +
 				"prometheus.io/port, and " +
-				"profile site has it already; remove one of them"}},
+				"profile site has it already; remove it there, or let the profile not add it"}},
 		},
 		"a label": {
 			second: weave.Fragment{Labels: map[string]string{"site": "x"}},
 			want: []weave.Problem{{Reason: weave.ReasonMetadataCollision, Message: "profile other adds the label site, and " +
-				"profile site has it already; remove one of them"}},
+				"profile site has it already; remove it there, or let the profile not add it"}},
 		},
 		"a declared port that the other one listens on": {
 			second: weave.Fragment{Ports: []weave.Port{{Container: "pillion-other", Port: 9102}}},

@@ -23,7 +23,7 @@ const recheckEvery = 30 * time.Second
 func (c *informed) followCertificate(ctx context.Context, options RunOptions, serving *certs.Serving) {
 	ticker := time.NewTicker(recheckEvery)
 	defer ticker.Stop()
-	previous := ""
+	previous := "not checked yet"
 	for {
 		previous = logChange(options.Logger, previous, c.updateCertificate(ctx, options, serving))
 		select {
@@ -88,9 +88,9 @@ func logChange(logger *slog.Logger, previous string, err error) string {
 	if err != nil {
 		current = err.Error()
 	}
-	switch {
-	case current == previous:
-	case current == "":
+	switch current {
+	case previous:
+	case "":
 		logger.Info("the certificate verifies")
 	default:
 		logger.Warn("the certificate does not verify; the last good one, if there was one, keeps serving", "error", current)

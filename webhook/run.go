@@ -93,7 +93,7 @@ func Run(ctx context.Context, restConfig *rest.Config, options RunOptions) error
 		defer stop()
 		defer context.AfterFunc(ctx, stop)()
 		if err := cluster.start(stopped); err != nil {
-			return ignoreCanceled(ctx, err)
+			return unless(ctx.Err() != nil, err)
 		}
 		debug.FreeOSMemory() // compiling what the API server had has left garbage behind, once
 		health.synced.Store(true)
@@ -173,14 +173,12 @@ func (s boundServer) serve() error {
 	} else {
 		err = s.Serve(s.listener)
 	}
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return err
+	return unless(errors.Is(err, http.ErrServerClosed), err)
 }
 
-func ignoreCanceled(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+// unless returns the error unless it is expected.
+func unless(expected bool, err error) error {
+	if expected {
 		return nil
 	}
 	return err

@@ -208,7 +208,7 @@ func (b *bench) ask(ctx context.Context) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %s", response.Status, body)
 	}
 	if len(review.Response.Patch) == 0 {
-		return nil, fmt.Errorf("Pillion gave no patch: %v", review.Response.Result)
+		return nil, fmt.Errorf("no patch from Pillion: %v", review.Response.Result)
 	}
 	return review.Response.Patch, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -23,15 +24,15 @@ func heading(number int, title string) string { return fmt.Sprintf("%d. %s", num
 // describeRequest prints what of an object asks for profiles.
 func describeRequest(out io.Writer, object *unstructured.Unstructured) {
 	_, _ = fmt.Fprintf(out, "   %s %s\n", object.GetKind(), nameOf(object.GetNamespace(), object.GetName()))
-	print := func(what string, values map[string]string, wanted func(string) bool) {
+	show := func(what string, values map[string]string, wanted func(string) bool) {
 		for _, key := range slices.Sorted(maps.Keys(values)) {
 			if wanted(key) {
 				_, _ = fmt.Fprintf(out, "     %s %s: %s\n", what, key, values[key])
 			}
 		}
 	}
-	print("annotation", object.GetAnnotations(), func(key string) bool { return strings.Contains(key, v1alpha1.Group) })
-	print("label", object.GetLabels(), func(key string) bool { return !strings.Contains(key, "kubernetes.io") })
+	show("annotation", object.GetAnnotations(), func(key string) bool { return strings.Contains(key, v1alpha1.Group) })
+	show("label", object.GetLabels(), func(key string) bool { return !strings.Contains(key, "kubernetes.io") })
 }
 
 // describePod prints what a Pod gained.
@@ -91,20 +92,10 @@ func describeDenial(out io.Writer, pod *corev1.Pod, err error) {
 		message = status.Status().Message
 	}
 	_, _ = fmt.Fprintf(out, "   -> %s was refused:\n", nameOf(pod.Namespace, pod.Name))
-	for i := 1; ; i++ {
-		head, rest, found := strings.Cut(message, fmt.Sprintf("[%d] ", i))
-		wrap(out, head)
-		if !found {
-			return
-		}
-		message = rest
-		if next := strings.Index(rest, fmt.Sprintf("; [%d] ", i+1)); next >= 0 {
-			wrap(out, fmt.Sprintf("- %s", rest[:next]))
-			message = rest[next+len("; "):]
-			continue
-		}
-		wrap(out, "- "+rest)
-		return
+	reasons := regexp.MustCompile(`;? ?\[\d+\] `).Split(message, -1)
+	wrap(out, reasons[0])
+	for _, reason := range reasons[1:] {
+		wrap(out, "- "+reason)
 	}
 }
 

@@ -147,7 +147,8 @@ func (i *Installation) process(
 		name: subcommand, binary: options.Binary, healthURL: "http://" + healthAddress, log: options.Log,
 		env: append(env, "PILLION_KUBECONFIG="+kubeconfig),
 	}
-	return p, p.Start()
+	err = p.Start()
+	return p, err
 }
 
 // Stop ends both processes, the webhook last, and removes their files.
@@ -163,14 +164,20 @@ func (i *Installation) Stop() error {
 
 // freeAddresses returns addresses on loopback that nobody listened on a moment ago.
 func freeAddresses(n int) ([]string, error) {
+	var listeners []net.Listener // all open at once, or one address would be given twice
+	defer func() {
+		for _, listener := range listeners {
+			_ = listener.Close() // nobody connected
+		}
+	}()
 	addresses := make([]string, n)
 	for i := range addresses {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, fmt.Errorf("find a free port: %w", err)
 		}
+		listeners = append(listeners, listener)
 		addresses[i] = listener.Addr().String()
-		defer listener.Close() //nolint:errcheck // nobody connected
 	}
 	return addresses, nil
 }
@@ -228,7 +235,7 @@ func (p *Process) AwaitReady(ctx context.Context) error {
 
 // Ready asks the process whether it is ready; the error says why not.
 func (p *Process) Ready(ctx context.Context) (bool, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.healthURL+"/readyz", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.healthURL+"/readyz", http.NoBody)
 	if err != nil {
 		return false, err
 	}
