@@ -175,7 +175,7 @@ func TestMetadataOfThePodCollides(t *testing.T) {
 		{Reason: weave.ReasonMetadataCollision, Message: "profile site adds the annotation prometheus.io/port, and the Pod has " +
 			"it already; remove it there, or let the profile not add it"},
 		{Reason: weave.ReasonMetadataCollision, Message: "profile site adds the label site, and the Pod has it already; remove " +
-			"one of them"},
+			"it there, or let the profile not add it"},
 	}
 	if diff := cmp.Diff(want, weave.NewWeaver(pod, options()).Add(site())); diff != "" {
 		t.Error(diff)
