@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/profiles"
 )
 
 // maxSelections is how many selections of one failure policy get an entry each. The API server calls webhooks one after
@@ -40,6 +41,14 @@ func (s *selection) id() string {
 	}
 	sum := sha256.Sum256(encoded)
 	return hex.EncodeToString(sum[:4])
+}
+
+// path is where the webhook is called for the selection.
+func (s *selection) path() string {
+	if s.Inside || (isEmpty(s.Namespaces) && isEmpty(s.Pods)) {
+		return profiles.PathAny + s.id()
+	}
+	return profiles.PathMatch + s.id()
 }
 
 // refusal is why a profile's match gets no entry.

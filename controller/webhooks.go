@@ -9,13 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
-)
-
-// The paths at which the API server calls the webhook, one for each entry; MatchPath is followed by the entry's hash.
-const (
-	PodsPath       = "/inject/pods"
-	NamespacesPath = "/inject/namespaces"
-	MatchPath      = "/inject/match/"
+	"github.com/pillion-dev/pillion/profiles"
 )
 
 // How long the API server waits for an answer, in seconds. A Pod that is refused without one waits longer than a Pod that is
@@ -69,12 +63,12 @@ func compileWebhooks(p plan, to target, excluded []string) []admissionregistrati
 	}
 	webhooks := []admissionregistrationv1.MutatingWebhook{
 		entry{
-			name: podsEntry, path: PodsPath, policy: v1alpha1.FailurePolicyFail,
+			name: podsEntry, path: profiles.PathPods, policy: v1alpha1.FailurePolicyFail,
 			namespaces: metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{outside}},
 			conditions: []admissionregistrationv1.MatchCondition{{Name: "asks", Expression: asksForSome}},
 		}.webhook(to),
 		entry{
-			name: namespacesEntry, path: NamespacesPath, policy: v1alpha1.FailurePolicyFail,
+			name: namespacesEntry, path: profiles.PathNamespaces, policy: v1alpha1.FailurePolicyFail,
 			namespaces: metav1.LabelSelector{MatchExpressions: asking},
 			conditions: []admissionregistrationv1.MatchCondition{{Name: "has-no-annotation", Expression: asksNothing}},
 		}.webhook(to),
@@ -96,7 +90,7 @@ func matchEntry(s *selection, outside metav1.LabelSelectorRequirement) entry {
 		})
 	}
 	return entry{
-		name: matchEntryName(s.id()), path: MatchPath + s.id(), policy: s.Policy,
+		name: matchEntryName(s.id()), path: s.path(), policy: s.Policy,
 		namespaces: namespaces,
 		pods:       *s.Pods.DeepCopy(),
 		conditions: []admissionregistrationv1.MatchCondition{

@@ -26,12 +26,8 @@ import (
 	"github.com/pillion-dev/pillion/weave"
 )
 
-// The paths of the entries of the webhook configuration. Every entry gets every decision; its path says why we were called.
-const (
-	PathPods        = "/inject/pods"
-	PathNamespaces  = "/inject/namespaces"
-	PathMatchPrefix = "/inject/match/"
-)
+// PathPods is where a Pod that asks is sent. See profiles for the other paths.
+const PathPods = profiles.PathPods
 
 // Cluster is what the handler knows of the cluster.
 type Cluster interface {
@@ -299,10 +295,10 @@ func subset(names, of []string) bool {
 // contradicts tells whether the entry that called us should not have, by what memory says: then memory is behind.
 func contradicts(path string, namespace profiles.Namespace, decision *profiles.Decision) bool {
 	switch {
-	case path == PathNamespaces:
+	case path == profiles.PathNamespaces:
 		value := namespace.Labels[v1alpha1.InjectKey]
 		return value == "" || value == v1alpha1.None
-	case strings.HasPrefix(path, PathMatchPrefix):
+	case strings.HasPrefix(path, profiles.PathMatch):
 		return len(decision.Outcomes) == 0
 	default:
 		return false

@@ -171,7 +171,7 @@ spec:
 		},
 		"a Pod that the handler cannot decode": {
 			text:    "{apiVersion: v1, kind: Pod, spec: {containers: 1}}",
-			wantErr: "the webhook answers HTTP 400: the object of the request is not a Pod",
+			wantErr: "the webhook answers HTTP 400: the body is not an admission review of a Pod",
 		},
 	}
 	for name, test := range tests {

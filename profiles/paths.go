@@ -1,0 +1,15 @@
+package profiles
+
+// The paths at which the API server calls the webhook: one for each entry of the webhook configuration. Every call decides all that
+// applies to the Pod; the path says why we were called, so that the webhook notices when its memory is behind.
+const (
+	// PathPods is that of Pods whose annotation asks.
+	PathPods = "/inject/pods"
+	// PathNamespaces is that of Pods whose namespace's label asks.
+	PathNamespaces = "/inject/namespaces"
+	// PathMatch, followed by a hash, is that of Pods that the match of a ClusterPatternProfile chooses.
+	PathMatch = "/inject/match/"
+	// PathAny, followed by a hash, is that of Pods that some match may choose: of all in the namespaces that have a
+	// PatternProfile with match, or of all in the cluster where there are too many matches for an entry each.
+	PathAny = "/inject/any/"
+)
