@@ -259,7 +259,7 @@ func (c *cluster) routes(t *testing.T) {
 
 	const pods, asking = "/inject/pods", "/inject/namespaces"
 	prod := "/inject/match/" + idOf("env=prod", "app=web")
-	shop := "/inject/match/" + (&selection{Policy: v1alpha1.FailurePolicyFail, Inside: true}).id()
+	shop := "/inject/any/" + (&selection{Policy: v1alpha1.FailurePolicyFail, Inside: true}).id()
 	annotated := func(value string) func(*corev1.Pod) {
 		return func(pod *corev1.Pod) {
 			metav1.SetMetaDataAnnotation(&pod.ObjectMeta, v1alpha1.InjectKey, value)

@@ -102,7 +102,7 @@ func (d *decider) chooseByPolicy(profile *Profile) {
 		return
 	}
 	other := d.candidates[i]
-	if other.profile == profile {
+	if other.profile.Namespace == profile.Namespace { // the same one, if perhaps read anew
 		return
 	}
 	if profile.Namespace == "" {
@@ -158,7 +158,11 @@ func (c *candidate) alreadyInjected(before v1alpha1.Injected) {
 	c.outcome.Result, c.outcome.Reason = Skipped, ReasonAlreadyInjected
 	c.outcome.Containers = before.Containers
 	c.outcome.Message = fmt.Sprintf("the Pod has the containers of profile %s already", c.profile.Name)
-	if before.Revision != "" && c.revision != "" && before.Revision != c.revision {
+	switch {
+	case before.Revision == "":
+		c.outcome.Warning = fmt.Sprintf("profile %s was not woven: the Pod has a container of its name, %s, and no record of where that "+
+			"is from; rename the container if it is the app's own", c.profile.Name, v1alpha1.ReservedName(c.profile.Name, ""))
+	case c.revision != "" && before.Revision != c.revision:
 		c.outcome.Warning = fmt.Sprintf("profile %s is at revision %s, but this Pod has its containers at revision %s; "+
 			"remove them from its manifest to get the current ones", c.profile.Name, c.revision, before.Revision)
 	}

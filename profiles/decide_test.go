@@ -222,6 +222,8 @@ func TestPolicyThatDoesNotFitTheAnnotationsIsLeftOut(t *testing.T) {
 func TestAPodThatHasTheContainersIsLeftAlone(t *testing.T) {
 	snapshot := snapshotOf(t, cluster("site", gitSync+`, overridable: [ref]`))
 	revision := snapshotRevision(t, "site", gitSync)
+	const unrecorded = "profile site was not woven: the Pod has a container of its name, pillion-site, and no record of where that is " +
+		"from; rename the container if it is the app's own"
 	tests := map[string]struct {
 		injected, spec string
 		override       string
@@ -245,16 +247,19 @@ func TestAPodThatHasTheContainersIsLeftAlone(t *testing.T) {
 			spec:     `{containers: [{name: app}], initContainers: [{name: pillion-site}]}`,
 			override: "-v2",
 			want:     []string{"site Annotation Skipped AlreadyInjected"},
+			warning:  unrecorded,
 		},
 		"as a regular container": {
 			injected: `{}`,
 			spec:     `{containers: [{name: app}, {name: pillion-site}]}`,
 			want:     []string{"site Annotation Skipped AlreadyInjected"},
+			warning:  unrecorded,
 		},
 		"with an annotation that is no JSON": {
 			injected: `forged`,
 			spec:     `{containers: [{name: app}], initContainers: [{name: pillion-site}]}`,
 			want:     []string{"site Annotation Skipped AlreadyInjected"},
+			warning:  unrecorded,
 		},
 		"but not because an annotation says so": {
 			injected: `{"site":{"kind":"GitSync","revision":"` + revision + `","containers":["pillion-site"]}}`,

@@ -65,8 +65,8 @@ func (p *Profile) Scope() string {
 	return "PatternProfile " + p.Namespace + "/" + p.Name
 }
 
-// allows tells whether Pods of a namespace may ask for the profile.
-func (p *Profile) allows(namespace Namespace) bool {
+// Allows tells whether Pods of a namespace may ask for the profile.
+func (p *Profile) Allows(namespace Namespace) bool {
 	return (p.Namespace == "" || p.Namespace == namespace.Name) &&
 		(p.allowed == nil || p.allowed.Matches(labels.Set(namespace.Labels)))
 }

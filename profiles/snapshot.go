@@ -93,7 +93,7 @@ func (s *Snapshot) asked(namespace Namespace, name string) *Profile {
 	if profile := s.find(namespace.Name, name); profile != nil {
 		return profile
 	}
-	if profile := s.find("", name); profile != nil && profile.allows(namespace) {
+	if profile := s.find("", name); profile != nil && profile.Allows(namespace) {
 		return profile
 	}
 	return nil
@@ -115,7 +115,7 @@ func (s *Snapshot) find(namespace, name string) *Profile {
 func (s *Snapshot) usable(namespace Namespace) []string {
 	var names []string
 	for name, profile := range s.cluster {
-		if profile.allows(namespace) {
+		if profile.Allows(namespace) {
 			names = append(names, name)
 		}
 	}
@@ -134,8 +134,26 @@ func (s *Snapshot) matched(namespace Namespace, podLabels map[string]string) []*
 			matched = append(matched, profile)
 		}
 	}
+	if len(s.live) > 0 {
+		matched = s.replacedByLive(matched, namespace, podLabels)
+	}
 	slices.SortFunc(matched, byName)
 	return matched
+}
+
+// replacedByLive returns the profiles that chose a Pod with those that were read live in place of what memory had of them.
+func (s *Snapshot) replacedByLive(matched []*Profile, namespace Namespace, podLabels map[string]string) []*Profile {
+	current := slices.DeleteFunc(matched, func(profile *Profile) bool { return s.find(profile.Namespace, profile.Name) != profile })
+	for _, profile := range s.live {
+		if profile.match == nil || s.find(profile.Namespace, profile.Name) != profile || slices.Contains(current, profile) {
+			continue
+		}
+		inScope := profile.Namespace == "" || profile.Namespace == namespace.Name
+		if inScope && profile.match.matches(namespace.Labels, podLabels) {
+			current = append(current, profile)
+		}
+	}
+	return current
 }
 
 func byName(a, b *Profile) int {

@@ -64,11 +64,32 @@ func TestSnapshotWithProfilesReadJustNow(t *testing.T) {
 	}
 }
 
-func TestAProfileReadJustNowIsNoPolicyYet(t *testing.T) {
-	live := compile(t, cluster("site", gitSync+`, match: {}`))
-	decision := profiles.Decide(snapshotOf(t).With(live), web(), podOf(t, `{}`, appOnly))
-	if !decision.Allowed || len(decision.Outcomes) > 0 {
-		t.Errorf("outcomes: %v", outcomes(&decision))
+func TestAProfileReadJustNowIsPolicyInPlaceOfWhatMemoryHas(t *testing.T) {
+	everywhere, nowhere := gitSync+`, match: {}`, gitSync+`, match: {podSelector: {matchLabels: {app: none-such}}}`
+	applied := []string{"site Match Applied Applied"}
+	tests := map[string]struct {
+		memory *profiles.Snapshot
+		live   string
+		want   []string
+	}{
+		"one that memory lacks":                 {snapshotOf(t), everywhere, applied},
+		"one whose match chooses the Pod now":   {snapshotOf(t, cluster("site", nowhere)), everywhere, applied},
+		"one whose match chooses it no longer":  {snapshotOf(t, cluster("site", everywhere)), nowhere, nil},
+		"one that is as it was":                 {snapshotOf(t, cluster("site", everywhere)), everywhere, applied},
+		"one that has no match any longer":      {snapshotOf(t, cluster("site", everywhere)), gitSync, nil},
+		"another one, which leaves it in place": {snapshotOf(t, cluster("site", everywhere)), "", applied},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			read := cluster("site", test.live)
+			if test.live == "" {
+				read = cluster("other", gitSync)
+			}
+			decision := profiles.Decide(test.memory.With(compile(t, read)), web(), podOf(t, `{}`, appOnly))
+			if diff := cmp.Diff(test.want, outcomes(&decision)); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
 

@@ -25,7 +25,9 @@ func (c *informed) followCertificate(ctx context.Context, options RunOptions, se
 	defer ticker.Stop()
 	previous := "not checked yet"
 	for {
-		previous = logChange(options.Logger, previous, c.updateCertificate(ctx, options, serving))
+		err := c.updateCertificate(ctx, options, serving)
+		options.Handler.Metrics.certificateChecked(err)
+		previous = logChange(options.Logger, previous, err)
 		select {
 		case <-ctx.Done():
 			return

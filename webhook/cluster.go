@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,7 +35,7 @@ const (
 // informed is the Cluster of a webhook that runs in one: informers keep its memory current.
 type informed struct {
 	cache    cache.Cache
-	live     client.Reader
+	live     client.Reader // the API server itself
 	compiler *profiles.Compiler
 	options  profiles.Options
 
@@ -78,9 +79,31 @@ func newScheme() (*runtime.Scheme, error) {
 	return scheme, nil
 }
 
-// newInformed returns a Cluster whose memory fills once start is called.
+// newMemory returns a Cluster that is connected to nothing and knows nothing.
+func newMemory(options profiles.Options) (*informed, error) {
+	compiler, err := profiles.NewCompiler()
+	if err != nil {
+		return nil, err
+	}
+	c := &informed{
+		compiler: compiler, options: options,
+		unknown:  utilcache.NewLRUExpireCache(unknownNames),
+		compiled: map[profileKey]*compiledProfile{},
+		changed:  make(chan struct{}, 1),
+
+		certificateChanged: make(chan struct{}, 1),
+	}
+	c.rebuild()
+	return c, nil
+}
+
+// newInformed returns a Cluster whose memory fills once its cache is started.
 func newInformed(restConfig *rest.Config, options RunOptions) (*informed, error) {
 	scheme, err := newScheme()
+	if err != nil {
+		return nil, err
+	}
+	cluster, err := newMemory(options.Profiles)
 	if err != nil {
 		return nil, err
 	}
@@ -88,24 +111,10 @@ func newInformed(restConfig *rest.Config, options RunOptions) (*informed, error)
 		FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, options.CertificateSecret),
 	}}}
 	configuration := cache.ByObject{Field: fields.OneTermEqualSelector(metav1.ObjectNameField, options.WebhookConfiguration)}
-	shared := true // readers neither change nor keep what they get
-	compiler, err := profiles.NewCompiler()
-	if err != nil {
-		return nil, err
-	}
-	cluster := &informed{
-		compiler: compiler, options: options.Profiles,
-		unknown:  utilcache.NewLRUExpireCache(unknownNames),
-		compiled: map[profileKey]*compiledProfile{},
-		changed:  make(chan struct{}, 1),
-
-		certificateChanged: make(chan struct{}, 1),
-	}
-	cluster.snapshot.Store(profiles.NewSnapshot(options.Profiles, nil))
 	cluster.cache, err = cache.New(restConfig, cache.Options{
 		Scheme:                       scheme,
 		DefaultTransform:             cluster.keep,
-		DefaultUnsafeDisableDeepCopy: &shared,
+		DefaultUnsafeDisableDeepCopy: new(true), // readers neither change nor keep what they get
 		ByObject: map[client.Object]cache.ByObject{
 			&corev1.Secret{}: secret,
 			&admissionregistrationv1.MutatingWebhookConfiguration{}: configuration,
@@ -149,8 +158,8 @@ func (c *informed) compile(meta *metav1.ObjectMeta, compile func() *profiles.Pro
 	return compiled
 }
 
-// start fills the memory and returns once it holds all that the API server had. It is kept current until ctx ends.
-func (c *informed) start(ctx context.Context) error {
+// watch says what the memory follows. It returns what tells that the memory holds all that the API server had; run fills it.
+func (c *informed) watch(ctx context.Context) (synced []toolscache.InformerSynced, err error) {
 	certificateChanged := toolscache.ResourceEventHandlerFuncs{
 		AddFunc:    func(any) { notify(c.certificateChanged) },
 		UpdateFunc: func(any, any) { notify(c.certificateChanged) },
@@ -161,7 +170,6 @@ func (c *informed) start(ctx context.Context) error {
 		UpdateFunc: func(_, object any) { c.put(object) },
 		DeleteFunc: c.remove,
 	}
-	var registrations []toolscache.ResourceEventHandlerRegistration
 	for _, watched := range []struct {
 		object  client.Object
 		handler toolscache.ResourceEventHandler
@@ -174,33 +182,23 @@ func (c *informed) start(ctx context.Context) error {
 	} {
 		informer, err := c.cache.GetInformer(ctx, watched.object, cache.BlockUntilSynced(false))
 		if err != nil {
-			return fmt.Errorf("watch %T: %w", watched.object, err)
+			return nil, fmt.Errorf("watch %T: %w", watched.object, err)
 		}
 		registration, err := informer.AddEventHandler(watched.handler)
 		if err != nil {
-			return fmt.Errorf("watch %T: %w", watched.object, err)
+			return nil, fmt.Errorf("watch %T: %w", watched.object, err)
 		}
-		registrations = append(registrations, registration)
+		synced = append(synced, registration.HasSynced)
 	}
-	failed := make(chan error, 1)
-	go func() { failed <- c.cache.Start(ctx) }()
-	if !c.cache.WaitForCacheSync(ctx) {
-		select {
-		case err := <-failed:
-			return fmt.Errorf("start the cache: %w", err)
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	synced := make([]toolscache.InformerSynced, len(registrations))
-	for i := range registrations {
-		synced[i] = registrations[i].HasSynced
-	}
-	if !toolscache.WaitForCacheSync(ctx.Done(), synced...) {
-		return ctx.Err()
+	return synced, nil
+}
+
+// awaitSync returns once the memory holds all that the API server had when it was first read.
+func (c *informed) awaitSync(ctx context.Context, synced []toolscache.InformerSynced) error {
+	if !c.cache.WaitForCacheSync(ctx) || !toolscache.WaitForCacheSync(ctx.Done(), synced...) {
+		return fmt.Errorf("read profiles and namespaces: %w", context.Cause(ctx))
 	}
 	c.rebuild()
-	go c.follow(ctx)
 	return nil
 }
 
@@ -279,28 +277,65 @@ func (c *informed) Namespace(name string) (profiles.Namespace, bool) {
 	return profiles.Namespace{Name: name, Labels: labels.(map[string]string)}, true //nolint:forcetypeassert // nothing else is stored
 }
 
-// Live reads a namespace and profiles from the API server. Names that were not there a moment ago are not asked for again.
-func (c *informed) Live(ctx context.Context, namespace string, names []string) (profiles.Namespace, []*profiles.Profile, error) {
+// Live reads a namespace and profiles from the API server. Names that were not there a moment ago, or not for the namespace, are not
+// asked for again.
+func (c *informed) Live(
+	ctx context.Context, namespace string, names []string, policy bool,
+) (profiles.Namespace, []*profiles.Profile, error) {
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		_, remembered := c.unknown.Get(profileKey{namespace, name})
+		return remembered
+	})
+	if known, ok := c.Namespace(namespace); ok && len(names) == 0 && !policy && c.recentlyRead(namespace) {
+		return known, nil, nil
+	}
 	object := namespaceObject()
 	if err := c.live.Get(ctx, client.ObjectKey{Name: namespace}, object); err != nil {
 		return profiles.Namespace{}, nil, fmt.Errorf("get namespace %s: %w", namespace, err)
 	}
+	current := profiles.Namespace{Name: namespace, Labels: object.Labels}
 	var read []*profiles.Profile
 	for _, name := range names {
-		key := profileKey{namespace, name}
-		if _, remembered := c.unknown.Get(key); remembered {
-			continue
-		}
-		found, err := c.liveProfiles(ctx, key)
+		found, err := c.liveProfiles(ctx, profileKey{namespace, name})
 		if err != nil {
 			return profiles.Namespace{}, nil, err
 		}
-		if len(found) == 0 {
-			c.unknown.Add(key, struct{}{}, unknownFor)
+		if !slices.ContainsFunc(found, func(profile *profiles.Profile) bool { return profile.Allows(current) }) {
+			c.unknown.Add(profileKey{namespace, name}, struct{}{}, unknownFor)
+			c.unknown.Add(namespaceKey(namespace), struct{}{}, unknownFor)
 		}
 		read = append(read, found...)
 	}
-	return profiles.Namespace{Name: namespace, Labels: object.Labels}, read, nil
+	if policy {
+		all, err := c.livePolicy(ctx)
+		if err != nil {
+			return profiles.Namespace{}, nil, err
+		}
+		read = append(read, all...)
+	}
+	return current, read, nil
+}
+
+// namespaceKey remembers that a namespace was read while a name was not found for it.
+type namespaceKey string
+
+func (c *informed) recentlyRead(namespace string) bool {
+	_, remembered := c.unknown.Get(namespaceKey(namespace))
+	return remembered
+}
+
+// livePolicy reads all ClusterPatternProfiles. Those that memory has are not compiled again.
+func (c *informed) livePolicy(ctx context.Context) ([]*profiles.Profile, error) {
+	list := &v1alpha1.ClusterPatternProfileList{}
+	if err := c.live.List(ctx, list); err != nil {
+		return nil, fmt.Errorf("list ClusterPatternProfiles: %w", err)
+	}
+	read := make([]*profiles.Profile, len(list.Items))
+	for i := range list.Items {
+		object := &list.Items[i]
+		read[i] = c.compile(&object.ObjectMeta, func() *profiles.Profile { return c.compiler.Cluster(object) }).profile
+	}
+	return read, nil
 }
 
 // liveProfiles reads the profiles that a name may mean in a namespace.

@@ -37,9 +37,9 @@ type Cluster interface {
 	// Namespace returns what memory has of a namespace. The labels must not be changed.
 	Namespace(name string) (namespace profiles.Namespace, known bool)
 
-	// Live reads a namespace, and the profiles of these names that its Pods may mean, from the API server. A profile that does
-	// not exist is left out; a namespace that does not exist is an error.
-	Live(ctx context.Context, namespace string, names []string) (profiles.Namespace, []*profiles.Profile, error)
+	// Live reads from the API server: a namespace, the profiles of these names that its Pods may mean, and with policy all
+	// ClusterPatternProfiles as well. A profile that does not exist is left out; a namespace that does not exist is an error.
+	Live(ctx context.Context, namespace string, names []string, policy bool) (profiles.Namespace, []*profiles.Profile, error)
 }
 
 // Options are the bounds of the handler. Zero values mean the defaults.
@@ -253,14 +253,16 @@ func (h *handler) decide(r *http.Request, namespaceName string, pod *corev1.Pod)
 	snapshot := h.cluster.Snapshot()
 	namespace, known := h.cluster.Namespace(namespaceName)
 	decision := profiles.Decide(snapshot, namespaceOr(namespace, namespaceName), pod)
-	if known && len(decision.Unknown) == 0 && !contradicts(r.URL.Path, namespace, &decision) {
+	behind := contradicts(r.URL.Path, namespace, &decision)
+	if known && len(decision.Unknown) == 0 && !behind {
 		return decision, nil
 	}
+	policy := behind && strings.HasPrefix(r.URL.Path, profiles.PathMatch)
 	ctx, cancel := context.WithTimeout(r.Context(), h.options.LiveReadTimeout)
 	defer cancel()
 	// The namespace as it is now may ask for other names than the one in memory: twice is enough.
 	for range 2 {
-		live, read, err := h.cluster.Live(ctx, namespaceName, decision.Unknown)
+		live, read, err := h.cluster.Live(ctx, namespaceName, decision.Unknown, policy)
 		if err != nil {
 			return decision, faultf(http.StatusServiceUnavailable, "read namespace %s and its profiles: %w", namespaceName, err)
 		}

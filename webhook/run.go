@@ -73,7 +73,7 @@ func Run(ctx context.Context, restConfig *rest.Config, options RunOptions) error
 	}
 	health := &health{}
 	serving := &certs.Serving{}
-	options.Handler.Metrics = NewMetrics(cluster.Snapshot)
+	options.Handler.Metrics = NewMetrics(cluster.Snapshot, serving)
 	servers, err := listen([]listener{
 		{options.ListenAddress, newServer(NewHandler(cluster, options.Handler), serving, options)},
 		{options.HealthAddress, newPlainServer(health.handler(serving), options)},
@@ -83,24 +83,30 @@ func Run(ctx context.Context, restConfig *rest.Config, options RunOptions) error
 		return err
 	}
 
-	// The servers outlive ctx by the time that draining takes.
+	// Servers and memory outlive ctx by the time that draining takes.
 	group, running := errgroup.WithContext(context.WithoutCancel(ctx))
+	memory, stop := context.WithCancel(running)
+	synced, err := cluster.watch(memory)
+	if err != nil {
+		stop()
+		return err
+	}
 	for _, server := range servers {
 		group.Go(server.serve)
 	}
+	group.Go(func() error { return unless(memory.Err() != nil, cluster.cache.Start(memory)) })
 	group.Go(func() error {
-		stopped, stop := context.WithCancel(running)
-		defer stop()
-		defer context.AfterFunc(ctx, stop)()
-		if err := cluster.start(stopped); err != nil {
-			return unless(ctx.Err() != nil, err)
+		if err := cluster.awaitSync(memory, synced); err != nil {
+			return unless(memory.Err() != nil, err)
 		}
 		debug.FreeOSMemory() // compiling what the API server had has left garbage behind, once
 		health.synced.Store(true)
-		cluster.followCertificate(stopped, options, serving)
+		group.Go(func() error { cluster.follow(memory); return nil })
+		cluster.followCertificate(memory, options, serving)
 		return nil
 	})
 	group.Go(func() error {
+		defer stop()
 		select {
 		case <-ctx.Done():
 		case <-running.Done():

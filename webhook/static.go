@@ -22,7 +22,7 @@ func (s Static) Namespace(name string) (profiles.Namespace, bool) {
 }
 
 // Live knows no more than Namespace.
-func (s Static) Live(_ context.Context, namespace string, _ []string) (profiles.Namespace, []*profiles.Profile, error) {
+func (s Static) Live(_ context.Context, namespace string, _ []string, _ bool) (profiles.Namespace, []*profiles.Profile, error) {
 	known, _ := s.Namespace(namespace)
 	return known, nil, nil
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -75,6 +77,7 @@ func (o *offline) know(namespaces manifest.Namespaces) { maps.Copy(o.namespaces,
 // decisionOptions returns the settings that decisions depend on.
 func decisionOptions(settings config.Config) profiles.Options {
 	images := injectors.DefaultImages(settings.Images.Registry)
+	images.Pillion = ofRelease(images.Pillion, thisBuild().Version)
 	if settings.Images.Pillion != "" {
 		images.Pillion = settings.Images.Pillion
 	}
@@ -83,4 +86,12 @@ func decisionOptions(settings config.Config) profiles.Options {
 		ExcludedNamespaces: settings.ExcludedNamespaces,
 		Weave:              weave.Options{LeadingContainers: settings.LeadingContainers},
 	}
+}
+
+// ofRelease returns Pillion's image at the release that this build is of, or as it is if this is no release.
+func ofRelease(image, version string) string {
+	if !regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+$`).MatchString(version) {
+		return image
+	}
+	return image[:strings.LastIndex(image, ":")+1] + version
 }

@@ -40,6 +40,7 @@ func startProcess(command *cobra.Command) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
+	restConfig.QPS = -1 // the API server itself says when it is asked too much, and a Pod waits for what is asked
 	restConfig.UserAgent = "pillion-" + command.Name() + "/" + thisBuild().Version
 	return &process{settings: settings, logger: logger, restConfig: restConfig}, nil
 }

@@ -98,3 +98,18 @@ func TestOptionsAreSet(t *testing.T) {
 	unset(webhookOptions.Profiles.Images)
 	unset(p.controllerOptions(), "Now")
 }
+
+func TestPodsRunPillionsImageOfTheSameRelease(t *testing.T) {
+	tests := map[string]struct{ version, want string }{
+		"a release":         {"v1.2.3", "registry.example.com:5000/pillion:v1.2.3"},
+		"a build between":   {"v1.2.3-4-gabcdef0", "registry.example.com:5000/pillion:v0.1.0"},
+		"a build of no tag": {"abcdef0-dirty", "registry.example.com:5000/pillion:v0.1.0"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := ofRelease("registry.example.com:5000/pillion:v0.1.0", test.version); got != test.want {
+				t.Errorf("%s, want %s", got, test.want)
+			}
+		})
+	}
+}

@@ -97,6 +97,6 @@ func (c cluster) Namespace(name string) (profiles.Namespace, bool) {
 }
 
 // Live knows no more than Namespace.
-func (c cluster) Live(_ context.Context, name string, _ []string) (profiles.Namespace, []*profiles.Profile, error) {
+func (c cluster) Live(_ context.Context, name string, _ []string, _ bool) (profiles.Namespace, []*profiles.Profile, error) {
 	return c.namespaces.Get(name), nil, nil
 }

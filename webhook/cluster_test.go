@@ -1,0 +1,206 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/certs"
+	"github.com/pillion-dev/pillion/profiles"
+)
+
+// memory returns a Cluster that is connected to nothing.
+func memory(t *testing.T) *informed {
+	t.Helper()
+	c, err := newMemory(profiles.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func site(uid types.UID, generation int64) *v1alpha1.ClusterPatternProfile {
+	profile := &v1alpha1.ClusterPatternProfile{
+		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "ClusterPatternProfile"},
+		ObjectMeta: metav1.ObjectMeta{Name: "site", UID: uid, Generation: generation},
+	}
+	profile.Spec.GitSync = &v1alpha1.GitSync{Repo: "https://git.example.com/site.git", MountPath: "/srv/site"}
+	return profile
+}
+
+// kept passes a profile through what the informers do with it.
+func kept(t *testing.T, c *informed, object any) *compiledProfile {
+	t.Helper()
+	transformed, err := c.keep(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiled, ok := transformed.(*compiledProfile)
+	if !ok {
+		t.Fatalf("kept as %T", transformed)
+	}
+	c.put(compiled)
+	return compiled
+}
+
+func TestProfilesAreKeptCompiled(t *testing.T) {
+	c := memory(t)
+	first := kept(t, c, site("a", 1))
+	if kept(t, c, first) != first {
+		t.Error("what is kept already is transformed again")
+	}
+	if key, err := toolscache.MetaNamespaceKeyFunc(first); err != nil || key != "site" {
+		t.Errorf("the informer's key is %q, %v", key, err)
+	}
+	if kept(t, c, site("a", 1)).profile != first.profile {
+		t.Error("a profile of which only the status has changed is compiled again")
+	}
+	if kept(t, c, site("a", 2)).profile == first.profile {
+		t.Error("a profile of which the spec has changed is not compiled again")
+	}
+	if again := kept(t, c, site("b", 1)); again.profile == first.profile {
+		t.Error("a profile that was deleted and made anew is not compiled again")
+	}
+	c.rebuild()
+	if n := c.Snapshot().Len(); n != 1 {
+		t.Errorf("the Snapshot has %d profiles, want 1", n)
+	}
+}
+
+func TestWhatIsDeletedIsForgotten(t *testing.T) {
+	tests := map[string]func(object any) any{
+		"seen to be deleted":       func(object any) any { return object },
+		"deleted while it was out": func(object any) any { return toolscache.DeletedFinalStateUnknown{Key: "site", Obj: object} },
+	}
+	for name, deleted := range tests {
+		t.Run(name, func(t *testing.T) {
+			c := memory(t)
+			compiled := kept(t, c, site("a", 1))
+			namespace := namespaceObject()
+			namespace.Name, namespace.Labels = "web", map[string]string{"team": "web"}
+			c.put(namespace)
+			if known, ok := c.Namespace("web"); !ok || known.Labels["team"] != "web" {
+				t.Fatalf("namespace web: %v, %t", known, ok)
+			}
+
+			c.remove(deleted(compiled))
+			c.remove(deleted(namespace))
+			c.rebuild()
+			if n := c.Snapshot().Len(); n != 0 {
+				t.Errorf("the Snapshot has %d profiles, want none", n)
+			}
+			if _, ok := c.Namespace("web"); ok {
+				t.Error("the namespace is known still")
+			}
+		})
+	}
+}
+
+// apiServer is a client that has a namespace and the profiles it is given, and counts what it is asked.
+type apiServer struct {
+	profiles []*v1alpha1.ClusterPatternProfile
+	asked    int
+}
+
+func (s *apiServer) Get(_ context.Context, key client.ObjectKey, object client.Object, _ ...client.GetOption) error {
+	s.asked++
+	switch object := object.(type) {
+	case *metav1.PartialObjectMetadata:
+		object.Name, object.Labels = key.Name, map[string]string{"team": "web"}
+		return nil
+	case *v1alpha1.ClusterPatternProfile:
+		for _, profile := range s.profiles {
+			if profile.Name == key.Name {
+				profile.DeepCopyInto(object)
+				return nil
+			}
+		}
+	}
+	return apierrors.NewNotFound(v1alpha1.GroupVersion.WithResource("patternprofiles").GroupResource(), key.Name)
+}
+
+func (s *apiServer) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
+	s.asked++
+	if list, ok := list.(*v1alpha1.ClusterPatternProfileList); ok {
+		for _, profile := range s.profiles {
+			list.Items = append(list.Items, *profile.DeepCopy())
+		}
+	}
+	return nil
+}
+
+func TestWhatIsAskedForInVainIsRememberedBriefly(t *testing.T) {
+	forOthers := site("a", 1)
+	forOthers.Spec.AllowedNamespaces = &metav1.LabelSelector{MatchLabels: map[string]string{"team": "others"}}
+	tests := map[string]*apiServer{
+		"a profile that does not exist":     {},
+		"a profile that is for others only": {profiles: []*v1alpha1.ClusterPatternProfile{forOthers}},
+	}
+	for name, server := range tests {
+		t.Run(name, func(t *testing.T) {
+			c := memory(t)
+			c.live = server
+			namespace := namespaceObject()
+			namespace.Name = "web"
+			c.put(namespace)
+			ask := func() {
+				if _, _, err := c.Live(t.Context(), "web", []string{"site"}, false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ask()
+			once := server.asked
+			if once == 0 {
+				t.Fatal("the API server was not asked at all")
+			}
+			ask()
+			if server.asked != once {
+				t.Errorf("asked %d times, and then %d more", once, server.asked-once)
+			}
+		})
+	}
+}
+
+func TestPolicyIsReadWithoutCompilingWhatMemoryHas(t *testing.T) {
+	c := memory(t)
+	known := kept(t, c, site("a", 1))
+	other := site("b", 1)
+	other.Name = "other"
+	c.live = &apiServer{profiles: []*v1alpha1.ClusterPatternProfile{site("a", 1), other}}
+	namespace, read, err := c.Live(t.Context(), "web", nil, true)
+	if err != nil || namespace.Labels["team"] != "web" || len(read) != 2 {
+		t.Fatalf("read %v, %d profiles, %v", namespace, len(read), err)
+	}
+	if read[0] != known.profile || read[1].Name != "other" {
+		t.Errorf("read %v, want what memory has and the other", read)
+	}
+}
+
+func TestACertificateThatDoesNotVerifyIsCounted(t *testing.T) {
+	c := memory(t)
+	metrics := NewMetrics(c.Snapshot, &certs.Serving{})
+	for _, step := range []struct {
+		err  error
+		want string
+	}{
+		{errors.New("expired"), "pillion_certificate_faulty 1"},
+		{nil, "pillion_certificate_faulty 0"},
+	} {
+		metrics.certificateChecked(step.err)
+		recorder := httptest.NewRecorder()
+		metrics.handler().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
+		if !strings.Contains(recorder.Body.String(), step.want) {
+			t.Errorf("after %v the metrics lack %q", step.err, step.want)
+		}
+	}
+}

@@ -1,0 +1,236 @@
+package webhook_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	admissionv1 "k8s.io/api/admission/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/injectors"
+	"github.com/pillion-dev/pillion/profiles"
+	"github.com/pillion-dev/pillion/webhook"
+)
+
+// cluster is a Cluster whose memory and whose API server are what a test says.
+type cluster struct {
+	memory     []*profiles.Profile
+	namespaces map[string]map[string]string // in memory
+	live       func(ctx context.Context, namespace string, names []string, policy bool) (profiles.Namespace, []*profiles.Profile, error)
+	asked      []string // what Live was asked
+}
+
+func (c *cluster) Snapshot() *profiles.Snapshot {
+	return profiles.NewSnapshot(profiles.Options{Images: injectors.DefaultImages("")}, c.memory)
+}
+
+func (c *cluster) Namespace(name string) (profiles.Namespace, bool) {
+	labels, known := c.namespaces[name]
+	return profiles.Namespace{Name: name, Labels: labels}, known
+}
+
+func (c *cluster) Live(
+	ctx context.Context, namespace string, names []string, policy bool,
+) (profiles.Namespace, []*profiles.Profile, error) {
+	c.asked = append(c.asked, fmt.Sprintf("%s %v %t", namespace, names, policy))
+	return c.live(ctx, namespace, names, policy)
+}
+
+// profile compiles a gitSync profile; change sets what it differs by.
+func profile(t *testing.T, name string, change func(*v1alpha1.ClusterPatternProfileSpec)) *profiles.Profile {
+	t.Helper()
+	compiler, err := profiles.NewCompiler()
+	if err != nil {
+		t.Fatal(err)
+	}
+	object := &v1alpha1.ClusterPatternProfile{
+		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "ClusterPatternProfile"},
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+	}
+	object.Spec.GitSync = &v1alpha1.GitSync{Repo: "https://git.example.com/site.git", MountPath: "/srv/site"}
+	if change != nil {
+		change(&object.Spec)
+	}
+	compiled := compiler.Cluster(object)
+	if len(compiled.Problems) > 0 {
+		t.Fatal(compiled.Problems)
+	}
+	return compiled
+}
+
+func matchingWeb(spec *v1alpha1.ClusterPatternProfileSpec) {
+	spec.Match = &v1alpha1.ClusterMatch{
+		NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"team": "web"}},
+	}
+}
+
+// answer sends a Pod with the annotation, if it is not empty, to a path and returns the HTTP answer and the response in it.
+func answer(t *testing.T, c webhook.Cluster, options webhook.Options, path, inject string) (*http.Response, *admissionv1.AdmissionResponse) {
+	t.Helper()
+	annotations := ""
+	if inject != "" {
+		annotations = fmt.Sprintf(`"annotations":{"pillion.dev/inject":%q}`, inject)
+	}
+	body := fmt.Sprintf(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","operation":"CREATE",
+		"resource":{"version":"v1","resource":"pods"},"namespace":"web",
+		"object":{"metadata":{%s},"spec":{"containers":[{"name":"app"}]}}}}`, annotations)
+	return send(t, c, options, path, body)
+}
+
+func send(t *testing.T, c webhook.Cluster, options webhook.Options, path, body string) (*http.Response, *admissionv1.AdmissionResponse) {
+	t.Helper()
+	request := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
+	request.Header.Set("Content-Type", "application/json")
+	recorder := httptest.NewRecorder()
+	webhook.NewHandler(c, options).ServeHTTP(recorder, request)
+	result := recorder.Result()
+	if result.StatusCode != http.StatusOK {
+		return result, nil
+	}
+	review := &admissionv1.AdmissionReview{}
+	if err := json.Unmarshal(recorder.Body.Bytes(), review); err != nil {
+		t.Fatal(err)
+	}
+	return result, review.Response
+}
+
+func TestTheAPIServerIsAskedOnlyWhereMemoryLacksOrContradicts(t *testing.T) {
+	web := map[string]map[string]string{"web": {"team": "web"}}
+	fresh := func(read ...*profiles.Profile) func(
+		context.Context, string, []string, bool,
+	) (profiles.Namespace, []*profiles.Profile, error) {
+		return func(_ context.Context, name string, names []string, _ bool) (profiles.Namespace, []*profiles.Profile, error) {
+			labels := map[string]string{"team": "web", v1alpha1.InjectKey: "site"}
+			if len(names) == 0 {
+				return profiles.Namespace{Name: name, Labels: labels}, nil, nil
+			}
+			return profiles.Namespace{Name: name, Labels: labels}, read, nil
+		}
+	}
+	site, policy := profile(t, "site", nil), profile(t, "policy", matchingWeb)
+	tests := map[string]struct {
+		cluster      *cluster
+		path, inject string
+		wantAsked    []string
+		wantWoven    bool
+	}{
+		"a name that memory has is woven from memory": {
+			cluster: &cluster{memory: []*profiles.Profile{site}, namespaces: web}, path: profiles.PathPods, inject: "site",
+			wantWoven: true,
+		},
+		"a name that memory lacks is read": {
+			cluster: &cluster{namespaces: web, live: fresh(site)}, path: profiles.PathPods, inject: "site",
+			wantAsked: []string{"web [site] false"}, wantWoven: true,
+		},
+		"a namespace that memory lacks is read, and then what its label asks for": {
+			cluster: &cluster{live: fresh(site)}, path: profiles.PathNamespaces,
+			wantAsked: []string{"web [] false", "web [site] false"}, wantWoven: true,
+		},
+		"a namespace without the label that the entry is for is read": {
+			cluster: &cluster{memory: []*profiles.Profile{site}, namespaces: web, live: fresh()}, path: profiles.PathNamespaces,
+			wantAsked: []string{"web [] false"}, wantWoven: true,
+		},
+		"a match that memory knows is woven from memory": {
+			cluster: &cluster{memory: []*profiles.Profile{policy}, namespaces: web}, path: profiles.PathMatch + "0123abcd",
+			wantWoven: true,
+		},
+		"a match that memory does not know is read": {
+			cluster: &cluster{namespaces: web, live: func(_ context.Context, name string, _ []string, _ bool) (
+				profiles.Namespace, []*profiles.Profile, error,
+			) {
+				return profiles.Namespace{Name: name, Labels: web["web"]}, []*profiles.Profile{policy}, nil
+			}},
+			path: profiles.PathMatch + "0123abcd", wantAsked: []string{"web [] true"}, wantWoven: true,
+		},
+		"an entry that only may choose the Pod asks nothing": {
+			cluster: &cluster{namespaces: web}, path: profiles.PathAny + "0123abcd",
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, response := answer(t, test.cluster, webhook.Options{}, test.path, test.inject)
+			if response == nil || !response.Allowed {
+				t.Fatalf("response %v, want it allowed", response)
+			}
+			if woven := len(response.Patch) > 0; woven != test.wantWoven {
+				t.Errorf("woven: %t, want %t", woven, test.wantWoven)
+			}
+			if diff := cmp.Diff(test.wantAsked, test.cluster.asked); diff != "" {
+				t.Errorf("asked of the API server (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAFaultIsNoDecision(t *testing.T) {
+	tests := map[string]func(context.Context, string, []string, bool) (profiles.Namespace, []*profiles.Profile, error){
+		"the API server refuses": func(context.Context, string, []string, bool) (profiles.Namespace, []*profiles.Profile, error) {
+			return profiles.Namespace{}, nil, errors.New("away")
+		},
+		"the API server hangs": func(ctx context.Context, _ string, _ []string, _ bool) (profiles.Namespace, []*profiles.Profile, error) {
+			<-ctx.Done() // the test's own deadline tells if nobody ends it
+			return profiles.Namespace{}, nil, ctx.Err()
+		},
+	}
+	for name, live := range tests {
+		t.Run(name, func(t *testing.T) {
+			result, _ := answer(t, &cluster{live: live}, webhook.Options{LiveReadTimeout: 10 * time.Millisecond}, profiles.PathPods, "site")
+			if result.StatusCode != http.StatusServiceUnavailable || result.Header.Get("Retry-After") != "1" {
+				t.Errorf("status %d, Retry-After %q; want 503 and 1, at which the API server tries again",
+					result.StatusCode, result.Header.Get("Retry-After"))
+			}
+		})
+	}
+}
+
+func TestWhatIsNotACreatedPodIsLetPassUntouched(t *testing.T) {
+	c := &cluster{memory: []*profiles.Profile{profile(t, "site", nil)}, namespaces: map[string]map[string]string{"web": nil}}
+	pod := `{"metadata":{"annotations":{"pillion.dev/inject":"site"}},"spec":{"containers":[{"name":"app"}]}}`
+	tests := map[string]struct{ operation, group, resource, subResource, object string }{
+		"an update":              {"UPDATE", "", "pods", "", pod},
+		"a deletion":             {"DELETE", "", "pods", "", "null"},
+		"an ephemeral container": {"CREATE", "", "pods", "ephemeralcontainers", pod},
+		"a binding":              {"CREATE", "", "pods", "binding", `{"target":{"name":"node"}}`},
+		"another resource":       {"CREATE", "apps", "deployments", "", `{"spec":{"replicas":1,"template":` + pod + `}}`},
+		"what is no Pod at all":  {"CREATE", "example.com", "things", "", `{"spec":"not that of a Pod"}`},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			body := fmt.Sprintf(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","operation":%q,
+				"resource":{"group":%q,"version":"v1","resource":%q},"subResource":%q,"namespace":"web","object":%s}}`,
+				test.operation, test.group, test.resource, test.subResource, test.object)
+			_, response := send(t, c, webhook.Options{}, profiles.PathPods, body)
+			if response == nil || !response.Allowed || len(response.Patch) > 0 || response.UID != "u" {
+				t.Errorf("response %v, want it allowed and untouched", response)
+			}
+		})
+	}
+}
+
+func TestAProfileThatWasReadAnewIsStillTheSame(t *testing.T) {
+	restricted := func(spec *v1alpha1.ClusterPatternProfileSpec) {
+		matchingWeb(spec)
+		spec.AllowedNamespaces = &metav1.LabelSelector{MatchLabels: map[string]string{"team": "web"}}
+	}
+	again := profile(t, "site", restricted)
+	c := &cluster{
+		memory:     []*profiles.Profile{profile(t, "site", restricted)},
+		namespaces: map[string]map[string]string{"web": nil}, // without its label yet, as far as memory knows
+		live: func(_ context.Context, name string, _ []string, _ bool) (profiles.Namespace, []*profiles.Profile, error) {
+			return profiles.Namespace{Name: name, Labels: map[string]string{"team": "web"}}, []*profiles.Profile{again}, nil
+		},
+	}
+	_, response := answer(t, c, webhook.Options{}, profiles.PathPods, "site")
+	if response == nil || !response.Allowed || len(response.Patch) == 0 {
+		t.Errorf("response %v, want the Pod woven", response)
+	}
+}
