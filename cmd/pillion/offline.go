@@ -90,7 +90,7 @@ func decisionOptions(settings config.Config) profiles.Options {
 
 // ofRelease returns Pillion's image at the release that this build is of, or as it is if this is no release.
 func ofRelease(image, version string) string {
-	if !regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+$`).MatchString(version) {
+	if !regexp.MustCompile(`^v\d+\.\d+\.\d+$`).MatchString(version) {
 		return image
 	}
 	return image[:strings.LastIndex(image, ":")+1] + version
