@@ -48,7 +48,7 @@ func prometheusAdapterConfiguration(pattern *v1alpha1.Pattern) string {
 func validatePrometheusAdapter(pattern *v1alpha1.Pattern, path *field.Path) field.ErrorList {
 	switch spec := pattern.PrometheusAdapter; {
 	case spec.JSON != nil:
-		return validateJSONSource(spec.JSON, path.Child("json"))
+		return validateJSONSource(spec, path)
 	case spec.StatsD != nil:
 		return validateStatsDSource(spec, path)
 	case spec.Logs != nil:

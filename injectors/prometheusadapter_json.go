@@ -96,11 +96,9 @@ func marshalConfig(config any) string {
 	return string(text)
 }
 
-func validateJSONSource(source *v1alpha1.JSONSource, path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	if address, err := url.Parse(source.URL); err != nil || !isPort(address.Port()) {
-		errs = append(errs, field.Invalid(path.Child("url"), source.URL, "must be a URL such as http://localhost:8080/status"))
-	}
+func validateJSONSource(spec *v1alpha1.PrometheusAdapter, path *field.Path) field.ErrorList {
+	source, path := spec.JSON, path.Child("json")
+	errs := validateJSONURL(spec, path.Child("url"))
 	for i, header := range source.Headers {
 		if carriesSecret(header.Name) {
 			errs = append(errs, field.Forbidden(path.Child("headers").Index(i).Child("name"), header.Name+
@@ -111,6 +109,25 @@ func validateJSONSource(source *v1alpha1.JSONSource, path *field.Path) field.Err
 		errs = append(errs, validateJSONMetric(&source.Metrics[i], path.Child("metrics").Index(i))...)
 	}
 	return append(errs, validateJSONSeries(source.Metrics, path.Child("metrics"))...)
+}
+
+// validateJSONURL refuses what cannot be dialed, and the adapter's own ports: each scrape would end in another scrape.
+func validateJSONURL(spec *v1alpha1.PrometheusAdapter, path *field.Path) field.ErrorList {
+	address, err := url.Parse(spec.JSON.URL)
+	if err != nil || !isPort(address.Port()) {
+		return field.ErrorList{field.Invalid(path, spec.JSON.URL, "must be a URL such as http://localhost:8080/status")}
+	}
+	port, _ := strconv.Atoi(address.Port()) // none is 80, which is too low for one of ours
+	switch metrics := metricsPort(spec); int64(port) {
+	case int64(metrics):
+		return field.ErrorList{field.Invalid(path, spec.JSON.URL, fmt.Sprintf(
+			"port %d is the adapter's own: write the port of the app, or choose another metricsPort", port))}
+	case int64(loopbackPort(metrics)):
+		return field.ErrorList{field.Invalid(path, spec.JSON.URL, fmt.Sprintf(
+			"port %d is where the adapter's exporter listens, for metricsPort is %d: write the port of the app, "+
+				"or choose another metricsPort", port, metrics))}
+	}
+	return nil
 }
 
 // isPort tells whether a URL's port can be connected to; a URL may have none.

@@ -500,6 +500,11 @@ func TestPrometheusAdapterValidates(t *testing.T) {
 		spec.JSON.URL = url
 		return spec
 	}
+	at := func(metricsPort int32, url string) *v1alpha1.PrometheusAdapter {
+		spec := withURL(url)
+		spec.MetricsPort = metricsPort
+		return spec
+	}
 	secret := jsonAdapter(value("a", "{.a}"))
 	secret.JSON.Headers = []v1alpha1.HTTPHeader{{Name: "X-Tenant"}, {Name: "authorization"}}
 	files := logsAdapter()
@@ -564,6 +569,30 @@ func TestPrometheusAdapterValidates(t *testing.T) {
 		"a header with a secret":             {spec: secret, want: []string{"json.headers[1].name"}},
 		"a port that cannot be dialed":       {spec: withURL("http://localhost:70000/"), want: []string{"json.url"}},
 		"an escape in a url that is none":    {spec: withURL("http://localhost/%zz"), want: []string{"json.url"}},
+
+		"a url without a port is valid":           {spec: withURL("http://localhost/status")},
+		"a url next to the adapter's is valid":    {spec: withURL("http://localhost:7980/metrics")},
+		"a usual port that another one has freed": {spec: at(65000, "http://127.0.0.1:7979/")},
+		"a url at the adapter's own port": {
+			spec: withURL("http://localhost:7979/metrics"),
+			want: []string{`json.url: Invalid value: "http://localhost:7979/metrics": port 7979 is the adapter's own`},
+		},
+		"a url at the adapter's own port, with zeros": {
+			spec: withURL("http://[::1]:07979/"),
+			want: []string{"port 7979 is the adapter's own"},
+		},
+		"a url at the exporter's port": {
+			spec: withURL("http://127.0.0.1:17979/probe"),
+			want: []string{"json.url: Invalid value: \"http://127.0.0.1:17979/probe\": port 17979 is where the adapter's exporter listens"},
+		},
+		"a url at the chosen metricsPort": {
+			spec: at(8080, "http://localhost:8080/status"),
+			want: []string{"port 8080 is the adapter's own"},
+		},
+		"a url below the chosen metricsPort": {
+			spec: at(65000, "http://localhost:55000/status"),
+			want: []string{"port 55000 is where the adapter's exporter listens, for metricsPort is 65000"},
+		},
 
 		"a metric twice with labels that differ is valid": {spec: jsonAdapter(labeled("l", "{.a}"), labeled("l", "{.b}"))},
 		"a metric twice": {

@@ -66,7 +66,8 @@ type PrometheusAdapter struct {
 
 // JSONSource is a JSON document that the app serves over HTTP.
 type JSONSource struct {
-	// url of the document, on the Pod's own loopback: http://localhost:8080/status. 127.0.0.1 and [::1] serve too.
+	// url of the document, on the Pod's own loopback: http://localhost:8080/status. 127.0.0.1 and [::1] serve too. Its port is the
+	// app's: metricsPort, and the port 10000 above (or, over 55535, below) on which the adapter's exporter listens, are refused.
 	// +required
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:Pattern=`^http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?(/[!-~]*)?$`

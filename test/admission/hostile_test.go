@@ -33,7 +33,11 @@ const (
 	hostileProfile   = "hostile"
 	forbiddenProfile = "hostile-forbidden"
 	foreignProfile   = "hostile-foreign"
-	maxBody          = 7 << 20
+	// portProfile lets Pods choose the port of its cache.
+	portProfile = "any-port"
+	maxBody     = 7 << 20
+	// callTimeout is how long the API server waits for an answer where a Pod asks.
+	callTimeout = 5 * time.Second
 )
 
 // TestHostileInput sends requests to the webhook's listener as no API server would. After each, a normal one is answered.
@@ -63,6 +67,9 @@ func newHostile(t *testing.T) *hostile {
 	forbidden.Spec.AllowedNamespaces = &metav1.LabelSelector{MatchLabels: map[string]string{"no": "body"}}
 	create(t, forbidden)
 	create(t, inNamespace(namespace(t, nil), site(foreignProfile)))
+	port := cache(portProfile)
+	port.Spec.Overridable = []string{"port"}
+	create(t, port)
 	h := &hostile{
 		client: pillion.client(t), tls: pillion.tls(t),
 		url: "https://" + pillion.address + webhook.PathPods, namespace: namespace(t, nil),
@@ -287,7 +294,11 @@ func (h *hostile) pods(t *testing.T) {
 		for i := range 1000 {
 			p.Spec.Containers = append(p.Spec.Containers, container(fmt.Sprintf("c%d", i)))
 		}
-		denied(t, h.review(t, h.request(t, p)), "1002 containers", "at most 250", "PodTooLarge")
+		request, start := h.request(t, p), time.Now()
+		denied(t, h.review(t, request), "1002 containers", "at most 250", "PodTooLarge")
+		if took := time.Since(start); took >= callTimeout {
+			t.Errorf("answered after %s, when the API server has given up", took)
+		}
 	})
 	h.run(t, "more than 256 KiB of annotations are refused with the limit", func(t *testing.T) {
 		p := pod("", v1alpha1.InjectKey, hostileProfile, "example.com/large", strings.Repeat("x", 256<<10))
@@ -300,6 +311,16 @@ func (h *hostile) pods(t *testing.T) {
 	h.run(t, "bytes that are not UTF-8 are refused", func(t *testing.T) {
 		body := encode(t, h.request(t, pod("", v1alpha1.InjectKey, hostileProfile, "example.com/note", "HERE")))
 		denied(t, h.reviewBytes(t, bytes.Replace(body, []byte("HERE"), []byte{0xff, 0xfe}, 1)), "not UTF-8")
+	})
+	h.run(t, "a port of 70000 is refused with the bound", func(t *testing.T) {
+		ask := func(port string) *admissionv1.AdmissionResponse {
+			key := v1alpha1.OverrideKey(portProfile, "port")
+			return h.review(t, h.request(t, pod("", v1alpha1.InjectKey, portProfile, key, port)))
+		}
+		denied(t, ask("70000"), v1alpha1.OverrideKey(portProfile, "port"), "65535")
+		if answer := ask("7000"); !answer.Allowed {
+			t.Errorf("a port that there is, is refused: %+v", answer)
+		}
 	})
 	h.run(t, "a Pod that asks for 33 profiles is refused with the limit", func(t *testing.T) {
 		var names []string
@@ -499,7 +520,7 @@ func (h *hostile) connections(t *testing.T) {
 			}
 		}
 	})
-	h.run(t, "500 idle connections harm nobody", func(t *testing.T) {
+	h.run(t, "500 connections without a handshake harm nobody", func(t *testing.T) {
 		for range 500 {
 			connection, err := net.Dial("tcp", pillion.address)
 			if err != nil {
@@ -509,7 +530,45 @@ func (h *hostile) connections(t *testing.T) {
 		}
 		h.checkNormal(t)
 	})
+	h.run(t, "500 connections that have become idle harm nobody, and are closed", h.idle)
 	h.run(t, "rapid resets harm nobody", h.resets)
+}
+
+// idle opens connections that send a request each and then no more. The webhook that it asks has one bound that can close them while
+// the test runs: how long they may be idle.
+func (h *hostile) idle(t *testing.T) {
+	options := pillion.options()
+	options.ListenAddress, options.HealthAddress = mustFreeAddress(t), mustFreeAddress(t)
+	options.ReadHeaderTimeout, options.ReadTimeout, options.WriteTimeout = time.Minute, time.Minute, time.Minute
+	options.IdleTimeout = time.Second
+	stop := pillion.runWebhook(server.Config, options)
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Errorf("it ended with: %v", err)
+		}
+	})
+	awaitStatus(t, options.HealthAddress, http.StatusOK, "ok")
+	asked := *h
+	asked.url = "https://" + options.ListenAddress + webhook.PathPods
+
+	connections := make([]*tls.Conn, 500)
+	for i := range connections {
+		connections[i] = h.dialAt(t, options.ListenAddress, "http/1.1")
+	}
+	asked.checkNormal(t) // the handshakes are complete, and none of the connections can have been closed yet
+	for _, connection := range connections {
+		if _, err := io.WriteString(connection, "GET "+webhook.PathPods+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	asked.checkNormal(t)
+	for _, connection := range connections {
+		awaitClosed(t, connection)
+		if t.Failed() {
+			return // the others would take as long
+		}
+	}
+	asked.checkNormal(t)
 }
 
 // resets opens streams and resets them at once, as CVE-2023-44487 did, until the server hangs up.
@@ -551,9 +610,14 @@ func (h *hostile) resets(t *testing.T) {
 // dial returns a TLS connection that speaks a protocol.
 func (h *hostile) dial(t *testing.T, protocol string) *tls.Conn {
 	t.Helper()
+	return h.dialAt(t, pillion.address, protocol)
+}
+
+func (h *hostile) dialAt(t *testing.T, address, protocol string) *tls.Conn {
+	t.Helper()
 	config := h.tls.Clone()
 	config.NextProtos = []string{protocol}
-	connection, err := tls.Dial("tcp", pillion.address, config)
+	connection, err := tls.Dial("tcp", address, config)
 	if err != nil {
 		t.Fatal(err)
 	}

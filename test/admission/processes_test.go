@@ -50,4 +50,7 @@ func TestTheProcessesOfPillion(t *testing.T) {
 	if len(added(stored)) != 1 {
 		t.Errorf("added %q", added(stored))
 	}
+	if profiles, err := running.Metric(t.Context(), "pillion_snapshot_profiles"); err != nil || profiles != 1 {
+		t.Errorf("the metrics tell of %v profiles, %v", profiles, err)
+	}
 }

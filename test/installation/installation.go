@@ -3,6 +3,7 @@
 package installation
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -42,8 +45,9 @@ type Options struct {
 
 // Installation is a running Pillion.
 type Installation struct {
-	// WebhookURL is where admission reviews are answered, without a path.
-	WebhookURL string
+	// WebhookURL is where admission reviews are answered, without a path; MetricsURL is where the webhook's metrics are.
+	WebhookURL, MetricsURL string
+
 	Controller *Process
 	Webhook    *Process
 
@@ -85,12 +89,12 @@ func (i *Installation) start(ctx context.Context, options Options) error {
 	if err := i.server.InstallDeploy(ctx); err != nil {
 		return err
 	}
-	addresses, err := freeAddresses(3)
+	addresses, err := freeAddresses(4)
 	if err != nil {
 		return err
 	}
-	webhook, webhookHealth, controllerHealth := addresses[0], addresses[1], addresses[2]
-	i.WebhookURL = "https://" + webhook
+	webhook, webhookHealth, webhookMetrics, controllerHealth := addresses[0], addresses[1], addresses[2], addresses[3]
+	i.WebhookURL, i.MetricsURL = "https://"+webhook, "http://"+webhookMetrics+"/metrics"
 	common := append([]string{"PILLION_NAMESPACE=" + Namespace}, options.Env...)
 	i.Controller, err = i.process(ctx, options, "controller", controllerHealth, append(common,
 		"PILLION_CONTROLLER_HEALTH_ADDRESS="+controllerHealth,
@@ -103,7 +107,7 @@ func (i *Installation) start(ctx context.Context, options Options) error {
 	i.Webhook, err = i.process(ctx, options, "webhook", webhookHealth, append(common,
 		"PILLION_WEBHOOK_LISTEN_ADDRESS="+webhook,
 		"PILLION_WEBHOOK_HEALTH_ADDRESS="+webhookHealth,
-		"PILLION_WEBHOOK_METRICS_ADDRESS=none",
+		"PILLION_WEBHOOK_METRICS_ADDRESS="+webhookMetrics,
 		"PILLION_WEBHOOK_DRAIN_DELAY=0s", // no endpoints have to move on
 	))
 	if err != nil {
@@ -115,6 +119,26 @@ func (i *Installation) start(ctx context.Context, options Options) error {
 		}
 	}
 	return i.awaitEntries(ctx)
+}
+
+// Metric returns what a metric without labels of the webhook is now.
+func (i *Installation) Metric(ctx context.Context, name string) (float64, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, i.MetricsURL, http.NoBody)
+	if err != nil {
+		return 0, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, fmt.Errorf("read the webhook's metrics: %w", err)
+	}
+	defer response.Body.Close() //nolint:errcheck // it was only read
+	lines := bufio.NewScanner(response.Body)
+	for lines.Scan() {
+		if value, found := strings.CutPrefix(lines.Text(), name+" "); found {
+			return strconv.ParseFloat(value, 64)
+		}
+	}
+	return 0, errors.Join(fmt.Errorf("the webhook has no metric %s", name), lines.Err())
 }
 
 // awaitEntries returns once the webhook configuration has entries.
