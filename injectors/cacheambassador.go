@@ -36,6 +36,7 @@ func cacheAmbassadorInjector() Injector {
 		Field:    "cacheAmbassador",
 		Validate: validateCacheAmbassador,
 		Fragment: cacheAmbassadorFragment,
+		Problems: cacheAmbassadorProblems,
 		Configuration: func(pattern *v1alpha1.Pattern) string {
 			if pattern.CacheAmbassador.Proxy == nil {
 				return ""
@@ -45,17 +46,20 @@ func cacheAmbassadorInjector() Injector {
 	}
 }
 
-func cacheAmbassadorFragment(request Request) (weave.Fragment, []Problem) {
-	spec := request.Pattern.CacheAmbassador
-	var problems []Problem
-	if request.Pod.Spec.HostNetwork {
-		problems = []Problem{{
-			Reason: ReasonHostNetwork,
-			Message: fmt.Sprintf("the cache of profile %q listens on 127.0.0.1 without a password, and this Pod's 127.0.0.1 is "+
-				"the node's: whatever runs on the node could use it; remove hostNetwork from the Pod, or do not ask for the profile",
-				request.Profile),
-		}}
+func cacheAmbassadorProblems(request Request, pod *corev1.Pod) []Problem {
+	if !pod.Spec.HostNetwork {
+		return nil
 	}
+	return []Problem{{
+		Reason: ReasonHostNetwork,
+		Message: fmt.Sprintf("the cache of profile %q listens on 127.0.0.1 without a password, and this Pod's 127.0.0.1 is "+
+			"the node's: whatever runs on the node could use it; remove hostNetwork from the Pod, or do not ask for the profile",
+			request.Profile),
+	}}
+}
+
+func cacheAmbassadorFragment(request Request) weave.Fragment {
+	spec := request.Pattern.CacheAmbassador
 	fragment := weave.Fragment{
 		Profile:   request.Profile,
 		Additions: []weave.Addition{{Containers: spec.Containers, Env: cacheEnv(spec)}},
@@ -77,7 +81,7 @@ func cacheAmbassadorFragment(request Request) (weave.Fragment, []Problem) {
 	if spec.Proxy != nil {
 		fragment.Ports = append(fragment.Ports, weave.Port{Container: container.Name, Port: statisticsPort(cachePort(spec))})
 	}
-	return fragment, problems
+	return fragment
 }
 
 // cacheEnv tells the app where its cache is, in the same words whatever is there.

@@ -58,18 +58,17 @@ func cacheRequest(spec *v1alpha1.CacheAmbassador) Request {
 		Profile:       "page-cache",
 		Pattern:       pattern,
 		Configuration: cacheAmbassadorInjector().Configuration(pattern),
-		Pod:           &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}},
 		Images:        DefaultImages(""),
 	}
 }
 
 func cacheFragment(t *testing.T, spec *v1alpha1.CacheAmbassador) weave.Fragment {
 	t.Helper()
-	fragment, problems := cacheAmbassadorFragment(cacheRequest(spec))
-	if len(problems) > 0 {
+	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}}
+	if problems := cacheAmbassadorProblems(cacheRequest(spec), pod); len(problems) > 0 {
 		t.Fatalf("problems: %v", problems)
 	}
-	return fragment
+	return cacheAmbassadorFragment(cacheRequest(spec))
 }
 
 // wantCacheFragment returns the Fragment that a memcached with defaults makes, with edits.
@@ -301,9 +300,7 @@ func TestCacheAmbassadorRefusesHostNetwork(t *testing.T) {
 	for _, spec := range []*v1alpha1.CacheAmbassador{
 		localCache(v1alpha1.CacheProtocolRedis), cacheProxy(v1alpha1.CacheServer{Address: "a:1"}),
 	} {
-		request := cacheRequest(spec)
-		request.Pod.Spec.HostNetwork = true
-		_, problems := Build(cacheAmbassadorInjector(), request)
+		problems := cacheAmbassadorInjector().Problems(cacheRequest(spec), &corev1.Pod{Spec: corev1.PodSpec{HostNetwork: true}})
 		if len(problems) != 1 || problems[0].Reason != ReasonHostNetwork || !strings.Contains(problems[0].Message, "page-cache") {
 			t.Errorf("problems = %v, want one of reason %s that names the profile", problems, ReasonHostNetwork)
 		}

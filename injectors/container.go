@@ -16,33 +16,46 @@ const user = 65533
 // serviceAccountPath is where the API server mounts the ServiceAccount's token unless something is mounted there already.
 const serviceAccountPath = "/var/run/secrets/kubernetes.io/serviceaccount"
 
+// Hardening is what of a Pod decides how injected containers are hardened.
+type Hardening struct {
+	// HideToken says that the API server would mount the ServiceAccount's token into them.
+	HideToken bool
+	// Guaranteed says that the Pod's QoS class is, and is to stay so.
+	Guaranteed bool
+}
+
+// HardeningFor returns how containers that are injected into a Pod are hardened.
+func HardeningFor(pod *corev1.Pod) Hardening {
+	return Hardening{
+		HideToken:  pod.Spec.AutomountServiceAccountToken == nil || *pod.Spec.AutomountServiceAccountToken,
+		Guaranteed: isGuaranteed(pod),
+	}
+}
+
 // Build returns what the pattern of the request adds: its Fragment, hardened so that Pod Security "restricted" admits it.
-func Build(injector Injector, request Request) (weave.Fragment, []Problem) {
-	fragment, problems := injector.Fragment(request)
-	harden(&fragment, request.Pod)
-	return fragment, problems
+func Build(injector Injector, request Request, hardening Hardening) weave.Fragment {
+	fragment := injector.Fragment(request)
+	harden(&fragment, hardening)
+	return fragment
 }
 
 // harden sets what every injected container has, whatever its pattern: a restricted security context, the cause of a failure in
 // its status, no ServiceAccount token, and requests that equal the limits where the Pod is Guaranteed.
-func harden(fragment *weave.Fragment, pod *corev1.Pod) {
-	hideToken := len(fragment.InitContainers) > 0 &&
-		(pod.Spec.AutomountServiceAccountToken == nil || *pod.Spec.AutomountServiceAccountToken)
+func harden(fragment *weave.Fragment, hardening Hardening) {
 	volume := v1alpha1.ReservedName(fragment.Profile, "no-token")
-	if hideToken {
+	if hardening.HideToken {
 		fragment.Volumes = append(fragment.Volumes, emptyDir(volume, resource.MustParse("1Mi")))
 	}
-	guaranteed := isGuaranteed(pod)
 	for i := range fragment.InitContainers {
 		container := &fragment.InitContainers[i]
 		container.SecurityContext = restricted()
 		container.TerminationMessagePolicy = corev1.TerminationMessageFallbackToLogsOnError
-		if hideToken {
+		if hardening.HideToken {
 			container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{
 				Name: volume, MountPath: serviceAccountPath, ReadOnly: true,
 			})
 		}
-		if guaranteed {
+		if hardening.Guaranteed {
 			container.Resources.Requests = container.Resources.Limits
 		}
 	}

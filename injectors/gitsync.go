@@ -63,7 +63,7 @@ func validateURL(s string, path *field.Path) field.ErrorList {
 	return nil
 }
 
-func gitSyncFragment(request Request) (weave.Fragment, []Problem) {
+func gitSyncFragment(request Request) weave.Fragment {
 	spec := request.Pattern.GitSync
 	fragment := weave.Fragment{Profile: request.Profile}
 
@@ -84,7 +84,7 @@ func gitSyncFragment(request Request) (weave.Fragment, []Problem) {
 	}
 
 	fragment.InitContainers = []corev1.Container{container}
-	return fragment, nil
+	return fragment
 }
 
 func gitSyncArgs(spec *v1alpha1.GitSync) []string {

@@ -39,15 +39,11 @@ func siteContent(edits ...func(*v1alpha1.GitSync)) *v1alpha1.GitSync {
 
 func gitSyncFragmentOf(t *testing.T, spec *v1alpha1.GitSync) (weave.Fragment, corev1.Container) {
 	t.Helper()
-	fragment, problems := gitSyncInjector().Fragment(Request{
+	fragment := gitSyncInjector().Fragment(Request{
 		Profile: "site-content",
 		Pattern: &v1alpha1.Pattern{GitSync: spec},
-		Pod:     &corev1.Pod{},
 		Images:  DefaultImages(""),
 	})
-	if len(problems) > 0 {
-		t.Fatalf("problems: %v", problems)
-	}
 	if len(fragment.InitContainers) != 1 {
 		t.Fatalf("%d init containers, want 1", len(fragment.InitContainers))
 	}

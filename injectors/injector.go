@@ -24,10 +24,12 @@ type Injector struct {
 	// once for a spec and not for every Pod. Nil: no program of the pattern has one.
 	Configuration func(pattern *v1alpha1.Pattern) string
 
-	// Fragment says what the pattern adds to the Pod of the request. Its problems are those of this Pod with this spec: a
-	// volume or container that the Pod does not have, say. Beside problems the Fragment is as whole as it can be, so that its
-	// collisions are told along with them.
-	Fragment func(request Request) (weave.Fragment, []Problem)
+	// Fragment says what the pattern adds. It never depends on the Pod, so that it is made once for a spec and not for every Pod.
+	Fragment func(request Request) weave.Fragment
+
+	// Problems says why the pattern cannot be woven into a Pod: a volume that it does not have, say. The Pod is without what is
+	// reserved. Nil: there is never a reason beside collisions.
+	Problems func(request Request, pod *corev1.Pod) []Problem
 
 	// Sources names the profiles whose volumes this one reads; they come before it. Nil: none.
 	Sources func(pattern *v1alpha1.Pattern) []string
@@ -53,9 +55,6 @@ type Request struct {
 
 	// Configuration is what the Injector's Configuration returned for the Pattern.
 	Configuration string
-
-	// Pod is the Pod without what is reserved: no container, volume or annotation of Pillion's.
-	Pod *corev1.Pod
 
 	// Applied holds the effective specs of the other profiles that this Pod has or gets, by name.
 	Applied map[string]*v1alpha1.Pattern

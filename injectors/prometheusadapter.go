@@ -29,6 +29,7 @@ func prometheusAdapterInjector() Injector {
 		Field:         "prometheusAdapter",
 		Validate:      validatePrometheusAdapter,
 		Fragment:      prometheusAdapterFragment,
+		Problems:      prometheusAdapterProblems,
 		Configuration: prometheusAdapterConfiguration,
 	}
 }
@@ -59,7 +60,7 @@ func validatePrometheusAdapter(pattern *v1alpha1.Pattern, path *field.Path) fiel
 	return nil
 }
 
-func prometheusAdapterFragment(request Request) (weave.Fragment, []Problem) {
+func prometheusAdapterFragment(request Request) weave.Fragment {
 	spec := request.Pattern.PrometheusAdapter
 	fragment := weave.Fragment{Profile: request.Profile}
 	switch {
@@ -75,18 +76,18 @@ func prometheusAdapterFragment(request Request) (weave.Fragment, []Problem) {
 	if spec.ScrapeAnnotations == nil || *spec.ScrapeAnnotations {
 		addScrapeAnnotations(&fragment, spec)
 	}
-	return fragment, adapterProblems(request)
+	return fragment
 }
 
-// adapterProblems says why this Pod cannot have an adapter.
-func adapterProblems(request Request) (problems []Problem) {
+// prometheusAdapterProblems says why this Pod cannot have an adapter.
+func prometheusAdapterProblems(request Request, pod *corev1.Pod) (problems []Problem) {
 	port := metricsPort(request.Pattern.PrometheusAdapter)
-	if request.Pod.Spec.HostNetwork {
+	if pod.Spec.HostNetwork {
 		problems = append(problems, Problem{Reason: ReasonHostNetwork, Message: fmt.Sprintf(
 			"profile %q would open port %d on the node, for the Pod uses the host's network: remove hostNetwork from the Pod, "+
 				"or do not ask for the profile", request.Profile, port)})
 	}
-	for _, container := range slices.Concat(request.Pod.Spec.InitContainers, request.Pod.Spec.Containers) {
+	for _, container := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		for _, taken := range container.Ports {
 			if taken.Name == metricsPortName {
 				problems = append(problems, Problem{Reason: ReasonMetricsPortTaken, Message: fmt.Sprintf(

@@ -54,19 +54,17 @@ func serverAdapter(server v1alpha1.ServerSource) *v1alpha1.PrometheusAdapter {
 // buildAdapter builds the Fragment for a Pod with one container, and fails on a problem.
 func buildAdapter(t *testing.T, spec *v1alpha1.PrometheusAdapter) weave.Fragment {
 	t.Helper()
-	fragment, problems := Build(prometheusAdapterInjector(), adapterRequest(spec, &corev1.Pod{
-		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}},
-	}))
-	if len(problems) > 0 {
+	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}}
+	if problems := prometheusAdapterInjector().Problems(adapterRequest(spec), pod); len(problems) > 0 {
 		t.Fatalf("problems: %v", problems)
 	}
-	return fragment
+	return Build(prometheusAdapterInjector(), adapterRequest(spec), HardeningFor(pod))
 }
 
-func adapterRequest(spec *v1alpha1.PrometheusAdapter, pod *corev1.Pod) Request {
+func adapterRequest(spec *v1alpha1.PrometheusAdapter) Request {
 	pattern := &v1alpha1.Pattern{PrometheusAdapter: spec}
 	return Request{
-		Profile: "numbers", Pattern: pattern, Configuration: prometheusAdapterConfiguration(pattern), Pod: pod, Images: DefaultImages(""),
+		Profile: "numbers", Pattern: pattern, Configuration: prometheusAdapterConfiguration(pattern), Images: DefaultImages(""),
 	}
 }
 
@@ -447,7 +445,7 @@ func TestPrometheusAdapterRefusesPods(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			spec := serverAdapter(v1alpha1.ServerSource{Type: v1alpha1.ServerRedis})
-			_, got := Build(prometheusAdapterInjector(), adapterRequest(spec, &corev1.Pod{Spec: test.pod}))
+			got := prometheusAdapterInjector().Problems(adapterRequest(spec), &corev1.Pod{Spec: test.pod})
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("problems (-want +got):\n%s", diff)
 			}

@@ -32,6 +32,7 @@ func templateProcessorInjector() Injector {
 		Field:    "templateProcessor",
 		Validate: validateTemplateProcessor,
 		Fragment: templateProcessorFragment,
+		Problems: templateProcessorProblems,
 		Sources:  templateProcessorSources,
 	}
 }
@@ -78,7 +79,24 @@ func validateTemplateKeys(keys []string, suffix string, path *field.Path) field.
 	return errs
 }
 
-func templateProcessorFragment(request Request) (weave.Fragment, []Problem) {
+// templateProcessorProblems says which templates the Pod does not have.
+func templateProcessorProblems(request Request, pod *corev1.Pod) []Problem {
+	switch source := request.Pattern.TemplateProcessor.Templates; {
+	case source.Volume != nil && !hasVolume(pod, source.Volume.Name):
+		return []Problem{{Reason: ReasonVolumeNotFound, Message: fmt.Sprintf(
+			"profile %q reads templates from the volume %q, which the Pod does not have: add it to the Pod's spec.volumes, or "+
+				"name one that is there in templates.volume", request.Profile, source.Volume.Name)}}
+	case source.GitSync != nil:
+		if pattern := request.Applied[source.GitSync.Profile]; pattern == nil || pattern.GitSync == nil {
+			return []Problem{{Reason: ReasonSourceNotApplied, Message: fmt.Sprintf(
+				"profile %q reads templates from the profile %q, which the Pod does not get or which is not a gitSync profile: ask "+
+					"for one as well", request.Profile, source.GitSync.Profile)}}
+		}
+	}
+	return nil
+}
+
+func templateProcessorFragment(request Request) weave.Fragment {
 	spec := request.Pattern.TemplateProcessor
 	fragment := weave.Fragment{Profile: request.Profile}
 
@@ -86,18 +104,18 @@ func templateProcessorFragment(request Request) (weave.Fragment, []Problem) {
 		cpuRequest: "10m", cpuLimit: "500m",
 		memoryRequest: "64Mi", memoryLimit: "128Mi",
 	})
-	problems := addTemplates(&fragment, &container, request)
+	addTemplates(&fragment, &container, request)
 	addDelimiters(&container, spec.Delimiters)
 	addParameters(&fragment, &container, spec.Parameters)
 	addOutput(&fragment, &container, spec)
 	addEnv(&container, &spec.ContainerSettings)
 
 	fragment.InitContainers = []corev1.Container{container}
-	return fragment, problems
+	return fragment
 }
 
 // addTemplates gives gomplate its templates, and their volume unless they are in the image.
-func addTemplates(fragment *weave.Fragment, container *corev1.Container, request Request) []Problem {
+func addTemplates(fragment *weave.Fragment, container *corev1.Container, request Request) {
 	spec := request.Pattern.TemplateProcessor
 	mount := func(volume string) {
 		container.VolumeMounts = append(container.VolumeMounts,
@@ -115,30 +133,22 @@ func addTemplates(fragment *weave.Fragment, container *corev1.Container, request
 		}
 
 	case source.Volume != nil:
-		if !hasVolume(request.Pod, source.Volume.Name) {
-			return []Problem{{Reason: ReasonVolumeNotFound, Message: fmt.Sprintf(
-				"profile %q reads templates from the volume %q, which the Pod does not have: add it to the Pod's spec.volumes, or "+
-					"name one that is there in templates.volume", request.Profile, source.Volume.Name)}}
-		}
 		mount(source.Volume.Name)
 		container.Args = append(container.Args,
 			directoryArgs(path.Join(templatesDirectory, string(source.Volume.Path)), spec)...)
 
 	case source.GitSync != nil:
-		pattern := request.Applied[source.GitSync.Profile]
-		if pattern == nil || pattern.GitSync == nil {
-			return []Problem{{Reason: ReasonSourceNotApplied, Message: fmt.Sprintf(
-				"profile %q reads templates from the profile %q, which the Pod does not get or which is not a gitSync profile: ask "+
-					"for one as well", request.Profile, source.GitSync.Profile)}}
+		var link string // empty where the profile is not applied, of which templateProcessorProblems tells
+		if pattern := request.Applied[source.GitSync.Profile]; pattern != nil && pattern.GitSync != nil {
+			link = pattern.GitSync.Link
 		}
 		mount(v1alpha1.ReservedName(source.GitSync.Profile, ""))
 		container.Args = append(container.Args,
-			directoryArgs(path.Join(templatesDirectory, pattern.GitSync.Link, string(source.GitSync.Path)), spec)...)
+			directoryArgs(path.Join(templatesDirectory, link, string(source.GitSync.Path)), spec)...)
 
 	case source.Image != nil:
 		container.Args = append(container.Args, directoryArgs(source.Image.Path, spec)...)
 	}
-	return nil
 }
 
 // templatesVolume is a ConfigMap with templates. Where the keys are known it is optional, so that gomplate says in the Pod's

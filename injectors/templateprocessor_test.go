@@ -33,9 +33,6 @@ func templateRequest(spec *v1alpha1.TemplateProcessor) Request {
 	return Request{
 		Profile: "app-config",
 		Pattern: &v1alpha1.Pattern{TemplateProcessor: spec},
-		Pod: &corev1.Pod{Spec: corev1.PodSpec{
-			Volumes: []corev1.Volume{{Name: "data"}},
-		}},
 		Applied: map[string]*v1alpha1.Pattern{
 			"site-content": {GitSync: siteContent(func(spec *v1alpha1.GitSync) { spec.Link = "live" })},
 			"page-cache":   {CacheAmbassador: &v1alpha1.CacheAmbassador{}},
@@ -44,10 +41,17 @@ func templateRequest(spec *v1alpha1.TemplateProcessor) Request {
 	}
 }
 
+// templateProblems says what keeps the pattern from a Pod with one volume.
+func templateProblems(spec *v1alpha1.TemplateProcessor) []Problem {
+	return templateProcessorInjector().Problems(templateRequest(spec), &corev1.Pod{
+		Spec: corev1.PodSpec{Volumes: []corev1.Volume{{Name: "data"}}},
+	})
+}
+
 func templateFragmentOf(t *testing.T, spec *v1alpha1.TemplateProcessor) (weave.Fragment, corev1.Container) {
 	t.Helper()
-	fragment, problems := templateProcessorInjector().Fragment(templateRequest(spec))
-	if len(problems) > 0 {
+	fragment := templateProcessorInjector().Fragment(templateRequest(spec))
+	if problems := templateProblems(spec); len(problems) > 0 {
 		t.Fatalf("problems: %v", problems)
 	}
 	if len(fragment.InitContainers) != 1 {
@@ -240,8 +244,8 @@ func TestTemplatesThatThePodDoesNotHaveAreAProblem(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			fragment, problems := templateProcessorInjector().Fragment(templateRequest(
-				appConfig(func(spec *v1alpha1.TemplateProcessor) { spec.Templates = test.templates })))
+			spec := appConfig(func(spec *v1alpha1.TemplateProcessor) { spec.Templates = test.templates })
+			fragment, problems := templateProcessorInjector().Fragment(templateRequest(spec)), templateProblems(spec)
 			if len(fragment.Additions) != 1 {
 				t.Errorf("the fragment has %d additions, want that of the output, whose collisions are told beside the problem",
 					len(fragment.Additions))

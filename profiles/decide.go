@@ -27,9 +27,10 @@ const (
 // Decision.
 func Decide(snapshot *Snapshot, namespace Namespace, pod *corev1.Pod) Decision {
 	if isExempt(snapshot, namespace, pod) {
-		return Decision{Allowed: true, Pod: pod}
+		return Decision{Allowed: true, woven: pod}
 	}
 	d := decider{snapshot: snapshot, namespace: namespace, pod: pod, bare: withoutReserved(pod)}
+	d.hardening = injectors.HardeningFor(d.bare)
 	d.choose()
 	d.resolve()
 	return d.decide()
@@ -47,6 +48,7 @@ type decider struct {
 	namespace Namespace
 	pod       *corev1.Pod
 	bare      *corev1.Pod // the Pod without what is reserved
+	hardening injectors.Hardening
 
 	candidates []*candidate
 	outcomes   []Outcome // of what has no candidate
@@ -176,7 +178,7 @@ func (d *decider) decide() Decision {
 	for _, c := range ordered {
 		outcomes = append(outcomes, c.outcomesWith(weaver)...)
 	}
-	decision := Decision{Outcomes: outcomes, Allowed: true, Pod: d.pod, Unknown: d.unknown}
+	decision := Decision{Outcomes: outcomes, Allowed: true, woven: d.pod, Unknown: d.unknown}
 	for i := range outcomes {
 		if outcomes[i].denies() {
 			decision.Allowed = false
@@ -215,7 +217,7 @@ func (d *decider) finish(decision *Decision, weaver *weave.Weaver, ordered []*ca
 	for range 2 {
 		woven, patch := weaver.Weave(names, told)
 		if size = annotationBytes(woven); len(patch) == 0 || size <= maxAnnotationBytes {
-			decision.Pod, decision.Patch = woven, patch
+			decision.woven, decision.Patch = woven, patch
 			return true
 		}
 		delete(told.Annotations, v1alpha1.SkippedKey) // what was left out is told by a warning, too
@@ -252,9 +254,7 @@ func (d *decider) ordered() []*candidate {
 	for _, c := range d.candidates {
 		byName[c.profile.Name] = c
 		names = append(names, c.profile.Name)
-		if c.pattern != nil && c.profile.injector.Sources != nil {
-			sources[c.profile.Name] = c.profile.injector.Sources(c.pattern)
-		}
+		sources[c.profile.Name] = c.sources()
 	}
 	ordered := make([]*candidate, 0, len(names))
 	for _, name := range order(names, sources) {
@@ -268,15 +268,15 @@ func (d *decider) ordered() []*candidate {
 func (d *decider) weave(ordered []*candidate) *weave.Weaver {
 	for {
 		weaver := weave.NewWeaver(d.pod, d.snapshot.options.Weave)
-		applied := map[string]*v1alpha1.Pattern{}
+		applied := map[string]*candidate{}
 		for _, c := range ordered {
 			if len(c.problems) == 0 && c.pattern != nil {
-				applied[c.profile.Name] = c.pattern
+				applied[c.profile.Name] = c
 			}
 		}
 		for _, c := range ordered {
 			if c.present && c.pattern != nil {
-				if fragment, problems := d.build(c, applied); len(problems) == 0 {
+				if fragment, err := d.fragment(c, d.request(c, applied), applied); err == nil {
 					weaver.Occupy(fragment)
 				}
 			}
@@ -297,13 +297,19 @@ func (d *decider) weave(ordered []*candidate) *weave.Weaver {
 }
 
 // add builds a candidate's Fragment and gives it to the weaver.
-func (d *decider) add(weaver *weave.Weaver, c *candidate, applied map[string]*v1alpha1.Pattern) []weave.Problem {
+func (d *decider) add(weaver *weave.Weaver, c *candidate, applied map[string]*candidate) []weave.Problem {
 	if problem := d.unfit(); problem != nil {
 		return []weave.Problem{*problem}
 	}
-	fragment, problems := d.build(c, applied)
-	if len(problems) > 0 {
-		return append(problems, weaver.Check(fragment)...)
+	request := d.request(c, applied)
+	fragment, err := d.fragment(c, request, applied)
+	if err != nil {
+		return []weave.Problem{{Reason: ReasonProfileNotReady, Message: err.Error()}}
+	}
+	if c.profile.injector.Problems != nil {
+		if problems := c.profile.injector.Problems(request, d.bare); len(problems) > 0 {
+			return append(problems, weaver.Check(fragment)...)
+		}
 	}
 	c.outcome.Containers = nil
 	for i := range fragment.InitContainers {
@@ -312,15 +318,51 @@ func (d *decider) add(weaver *weave.Weaver, c *candidate, applied map[string]*v1
 	return weaver.Add(fragment)
 }
 
-func (d *decider) build(c *candidate, applied map[string]*v1alpha1.Pattern) (weave.Fragment, []weave.Problem) {
-	return injectors.Build(c.profile.injector, injectors.Request{
+func (d *decider) request(c *candidate, applied map[string]*candidate) injectors.Request {
+	patterns := make(map[string]*v1alpha1.Pattern, len(applied))
+	for name, other := range applied {
+		patterns[name] = other.pattern
+	}
+	return injectors.Request{
 		Profile:       c.profile.Name,
 		Pattern:       c.pattern,
 		Configuration: c.configuration,
-		Pod:           d.bare,
-		Applied:       applied,
+		Applied:       patterns,
 		Images:        d.snapshot.options.Images,
-	})
+	}
+}
+
+// fragment returns what the candidate adds: from the Snapshot's memory, unless the Pod's annotations change it or the profile that
+// it reads from.
+func (d *decider) fragment(c *candidate, request injectors.Request, applied map[string]*candidate) (weave.Fragment, error) {
+	key := fragmentKey{profile: c.profile, hardening: d.hardening}
+	memorable := c.pattern == c.profile.Pattern
+	for i, name := range c.sources() {
+		source := applied[name]
+		memorable = memorable && i == 0 && source != nil && source.pattern == source.profile.Pattern
+		if memorable {
+			key.source = source.pattern
+		}
+	}
+	if !memorable {
+		return injectors.Build(c.profile.injector, request, d.hardening), nil
+	}
+	if remembered, ok := d.snapshot.fragments.Load(key); ok {
+		return *remembered.(*weave.Fragment), nil //nolint:forcetypeassert // nothing else is stored
+	}
+	fragment, err := injectors.Build(c.profile.injector, request, d.hardening).WithJSON()
+	if err == nil {
+		d.snapshot.fragments.Store(key, &fragment)
+	}
+	return fragment, err
+}
+
+// sources returns the names of the profiles that the candidate reads from.
+func (c *candidate) sources() []string {
+	if c.pattern == nil || c.profile.injector.Sources == nil {
+		return nil
+	}
+	return c.profile.injector.Sources(c.pattern)
 }
 
 // unfit says why nothing at all can be woven into the Pod; nil if something can.

@@ -64,13 +64,13 @@ func TestWhatCannotBeWovenIsRefusedOrLeftOutAsItsPolicySays(t *testing.T) {
 			if diff := cmp.Diff(test.want, outcomes(&decision)); diff != "" {
 				t.Error(diff)
 			}
-			if diff := cmp.Diff(test.skipped, decision.Pod.Annotations[v1alpha1.SkippedKey]); diff != "" {
+			if diff := cmp.Diff(test.skipped, decision.Pod().Annotations[v1alpha1.SkippedKey]); diff != "" {
 				t.Error(diff)
 			}
 			if test.allowed != (len(decision.Warnings) == 1) {
 				t.Errorf("warnings: %q", decision.Warnings)
 			}
-			if _, marked := decision.Pod.Labels[v1alpha1.InjectedKey]; marked {
+			if _, marked := decision.Pod().Labels[v1alpha1.InjectedKey]; marked {
 				t.Error("a Pod into which nothing was woven is marked as injected")
 			}
 		})
@@ -201,7 +201,7 @@ func TestConfigurationThatDoesNotFitTheAnnotationsIsRefused(t *testing.T) {
 	if decision.Allowed || !strings.Contains(decision.Denial(), "PodTooLarge") {
 		t.Errorf("allowed is %t, denial: %q", decision.Allowed, decision.Denial())
 	}
-	if len(decision.Patch) > 0 || len(decision.Pod.Spec.InitContainers) > 0 {
+	if len(decision.Patch) > 0 || len(decision.Pod().Spec.InitContainers) > 0 {
 		t.Error("a refused Pod is woven")
 	}
 }
@@ -289,7 +289,7 @@ func TestAPodThatHasTheContainersIsLeftAlone(t *testing.T) {
 			if diff := cmp.Diff(test.warning, strings.Join(decision.Warnings, "; ")); diff != "" {
 				t.Error(diff)
 			}
-			if decision.Pod.Annotations[v1alpha1.InjectedKey] != test.injected {
+			if decision.Pod().Annotations[v1alpha1.InjectedKey] != test.injected {
 				t.Error("an annotation that was there is changed")
 			}
 		})
@@ -303,7 +303,7 @@ func TestAForgedMarkIsKeptAndTheTrueOneStandsBeside(t *testing.T) {
 		appOnly)
 	decision := profiles.Decide(snapshot, web(), pod)
 	got := map[string]v1alpha1.Injected{}
-	if err := json.Unmarshal([]byte(decision.Pod.Annotations[v1alpha1.InjectedKey+".3"]), &got); err != nil {
+	if err := json.Unmarshal([]byte(decision.Pod().Annotations[v1alpha1.InjectedKey+".3"]), &got); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]v1alpha1.Injected{"site": {
@@ -312,7 +312,7 @@ func TestAForgedMarkIsKeptAndTheTrueOneStandsBeside(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if decision.Pod.Labels[v1alpha1.InjectedKey] != "no" {
+	if decision.Pod().Labels[v1alpha1.InjectedKey] != "no" {
 		t.Error("a label that was there is changed")
 	}
 }
@@ -347,7 +347,7 @@ func TestWhatWasLeftOutStaysOut(t *testing.T) {
 	if diff := cmp.Diff(want, outcomes(&first)); diff != "" {
 		t.Fatal(diff)
 	}
-	second := profiles.Decide(snapshot, web(), first.Pod)
+	second := profiles.Decide(snapshot, web(), first.Pod())
 	want[0] = "a Match Skipped AlreadyInjected"
 	if diff := cmp.Diff(want, outcomes(&second)); diff != "" {
 		t.Error(diff)
@@ -388,7 +388,7 @@ func TestProfilesStartAfterThoseTheyReadFrom(t *testing.T) {
 	decision := profiles.Decide(snapshot, web(), podOf(t, asking("b-cache,a-conf,site"),
 		`{containers: [{name: app}], initContainers: [{name: istio-init}, {name: setup}]}`))
 	want := []string{"istio-init", "pillion-b-cache", "pillion-site", "pillion-a-conf", "setup"}
-	if diff := cmp.Diff(want, initNames(decision.Pod)); diff != "" {
+	if diff := cmp.Diff(want, initNames(decision.Pod())); diff != "" {
 		t.Errorf("%s\n%s", diff, decision.Denial())
 	}
 }
@@ -404,7 +404,7 @@ func TestASourceThatIsRefusedTakesItsReadersWithIt(t *testing.T) {
 	if diff := cmp.Diff(want, outcomes(&decision)); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"pillion-cache"}, initNames(decision.Pod)); diff != "" {
+	if diff := cmp.Diff([]string{"pillion-cache"}, initNames(decision.Pod())); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -416,7 +416,7 @@ func TestTheAppsVariableWinsAndPeopleAreTold(t *testing.T) {
 	want := []corev1.EnvVar{
 		{Name: "CACHE_PORT", Value: "1"}, {Name: "CACHE_HOST", Value: "127.0.0.1"}, {Name: "CACHE_ADDRESS", Value: "127.0.0.1:11211"},
 	}
-	if diff := cmp.Diff(want, decision.Pod.Spec.Containers[0].Env); diff != "" {
+	if diff := cmp.Diff(want, decision.Pod().Spec.Containers[0].Env); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff([]string{"profile cache: the app keeps its own value of app: CACHE_PORT"}, decision.Warnings); diff != "" {
@@ -438,20 +438,20 @@ func TestWhatIsNotPillionsStaysAsItIs(t *testing.T) {
 			pod := podOf(t,
 				`{annotations: {pillion.dev/inject: "site,cache,metrics,conf", kubectl.kubernetes.io/default-container: app}}`, spec)
 			decision := profiles.Decide(snapshot, web(), pod)
-			if !decision.Allowed || len(decision.Pod.Spec.InitContainers) != 4 {
-				t.Fatalf("want four init containers, got %v: %s", initNames(decision.Pod), decision.Denial())
+			if !decision.Allowed || len(decision.Pod().Spec.InitContainers) != 4 {
+				t.Fatalf("want four init containers, got %v: %s", initNames(decision.Pod()), decision.Denial())
 			}
-			rest := decision.Pod.Spec.DeepCopy()
+			rest := decision.Pod().Spec.DeepCopy()
 			rest.InitContainers, rest.Volumes, rest.Containers = nil, nil, nil
 			want := pod.Spec.DeepCopy()
 			want.Containers = nil
 			if diff := cmp.Diff(want, rest); diff != "" {
 				t.Errorf("the Pod's own settings changed:\n%s", diff)
 			}
-			if got := decision.Pod.Annotations["kubectl.kubernetes.io/default-container"]; got != "app" {
+			if got := decision.Pod().Annotations["kubectl.kubernetes.io/default-container"]; got != "app" {
 				t.Errorf("default-container is %q", got)
 			}
-			if diff := cmp.Diff([]string{"app"}, containerNames(decision.Pod)); diff != "" {
+			if diff := cmp.Diff([]string{"app"}, containerNames(decision.Pod())); diff != "" {
 				t.Errorf("the regular containers changed:\n%s", diff)
 			}
 		})
@@ -465,14 +465,14 @@ func TestWhatIsInjectedIsHardened(t *testing.T) {
 	for name, spec := range map[string]string{"a Burstable Pod": appOnly, "a Guaranteed Pod": guaranteed} {
 		t.Run(name, func(t *testing.T) {
 			decision := profiles.Decide(snapshot, web(), podOf(t, asking("site,cache,metrics,conf"), spec))
-			if len(decision.Pod.Spec.InitContainers) != 4 {
+			if len(decision.Pod().Spec.InitContainers) != 4 {
 				t.Fatal(decision.Denial())
 			}
 			limited := map[string]bool{}
-			for _, volume := range decision.Pod.Spec.Volumes {
+			for _, volume := range decision.Pod().Spec.Volumes {
 				limited[volume.Name] = volume.EmptyDir == nil || volume.EmptyDir.SizeLimit != nil
 			}
-			for _, container := range decision.Pod.Spec.InitContainers {
+			for _, container := range decision.Pod().Spec.InitContainers {
 				if c := container.SecurityContext; c == nil || !*c.RunAsNonRoot || !*c.ReadOnlyRootFilesystem ||
 					*c.AllowPrivilegeEscalation ||
 					!slices.Equal(c.Capabilities.Drop, []corev1.Capability{"ALL"}) ||
@@ -518,7 +518,7 @@ func TestLonelyResourcesKeepTheOtherDefaults(t *testing.T) {
 	if !decision.Allowed {
 		t.Fatal(decision.Denial())
 	}
-	resources := decision.Pod.Spec.InitContainers[0].Resources
+	resources := decision.Pod().Spec.InitContainers[0].Resources
 	got := fmt.Sprint(resources.Requests.Cpu(), resources.Limits.Cpu(), resources.Requests.Memory(), resources.Limits.Memory())
 	if diff := cmp.Diff("10m 2 32Mi 256Mi", got); diff != "" {
 		t.Error(diff)
@@ -569,7 +569,7 @@ func TestDecisionsShareOneSnapshot(t *testing.T) {
 	for range 8 {
 		go func() {
 			decision := profiles.Decide(snapshot, web(), podOf(t, `{}`, appOnly))
-			done <- cmp.Diff(want.Pod, decision.Pod)
+			done <- cmp.Diff(want.Pod(), decision.Pod())
 		}()
 	}
 	for range 8 {

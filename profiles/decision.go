@@ -63,16 +63,18 @@ type Decision struct {
 	// Patch turns the Pod of the request into Pod. It is empty if nothing is to be done and if the Pod is refused.
 	Patch []jsonpatch.JsonPatchOperation
 
-	// Pod is the woven Pod, or the Pod of the request if nothing is to be done.
-	Pod *corev1.Pod
-
 	// Warnings are sentences for whoever creates the Pod.
 	Warnings []string
 
 	// Unknown are the names that were asked for and that the Snapshot does not have for the namespace. The API server may
 	// know more.
 	Unknown []string
+
+	woven *corev1.Pod // shares what it holds with the Pod of the request and with the Snapshot
 }
+
+// Pod returns the woven Pod, or the Pod of the request if nothing is to be done. It is the caller's own.
+func (d *Decision) Pod() *corev1.Pod { return d.woven.DeepCopy() }
 
 // Denial says every reason for which the Pod is refused, and how to mend it. It is empty if the Pod is allowed.
 func (d *Decision) Denial() string {

@@ -129,10 +129,10 @@ func checkExact(t *rapid.T) {
 	}
 	for library, raw := range patched {
 		pod := decodePod(t, raw)
-		if !equality.Semantic.DeepEqual(pod, decision.Pod) {
-			t.Fatalf("%s makes another Pod than was returned:\n%s", library, cmp.Diff(decision.Pod, pod))
+		if !equality.Semantic.DeepEqual(pod, decision.Pod()) {
+			t.Fatalf("%s makes another Pod than was returned:\n%s", library, cmp.Diff(decision.Pod(), pod))
 		}
-		if got, want := string(encode(t, pod)), string(encode(t, decision.Pod)); got != want {
+		if got, want := string(encode(t, pod)), string(encode(t, decision.Pod())); got != want {
 			t.Fatalf("%s makes other JSON than the Pod that was returned:\n%s", library, cmp.Diff(want, got))
 		}
 	}
@@ -187,7 +187,7 @@ func checkIsolated(t *rapid.T) {
 	if len(decision.Patch) == 0 {
 		return // the Pod of the request is returned as it is
 	}
-	scramble(reflect.ValueOf(decision.Pod).Elem()) // and what it shares with the Pod of the request
+	scramble(reflect.ValueOf(decision.Pod()).Elem()) // and what it shares with the Pod of the request
 	if diff := cmp.Diff(profilesBefore, w.patterns(t)); diff != "" {
 		t.Fatalf("the woven Pod shares memory with the profiles:\n%s", diff)
 	}
@@ -211,7 +211,7 @@ func checkAnswered(t *rapid.T) {
 		}
 	}
 	if !decision.Allowed {
-		if len(decision.Patch) > 0 || decision.Pod != pod {
+		if len(decision.Patch) > 0 || !equality.Semantic.DeepEqual(decision.Pod(), pod) {
 			t.Fatalf("a refused Pod is changed by %s", encode(t, decision.Patch))
 		}
 		return
@@ -233,8 +233,8 @@ func checkAnswered(t *rapid.T) {
 	for i := range pod.Spec.InitContainers {
 		there[pod.Spec.InitContainers[i].Name] = true
 	}
-	for i := range decision.Pod.Spec.InitContainers {
-		if name := decision.Pod.Spec.InitContainers[i].Name; !there[name] {
+	for i := range decision.Pod().Spec.InitContainers {
+		if name := decision.Pod().Spec.InitContainers[i].Name; !there[name] {
 			got = append(got, name)
 		}
 	}
@@ -401,7 +401,7 @@ func encode(t fataler, value any) []byte {
 
 // bytesOf is all that a decision says.
 func bytesOf(t *rapid.T, d profiles.Decision) string {
-	return string(encode(t, []any{d.Outcomes, d.Allowed, d.Patch, d.Pod, d.Warnings, d.Unknown, d.Denial()}))
+	return string(encode(t, []any{d.Outcomes, d.Allowed, d.Patch, d.Pod(), d.Warnings, d.Unknown, d.Denial()}))
 }
 
 // reinserted is the same map, filled in another order.

@@ -62,7 +62,7 @@ func TestOverridesThatAreTaken(t *testing.T) {
 			if !decision.Allowed {
 				t.Fatal(decision.Denial())
 			}
-			if diff := cmp.Diff(test.is, test.want(&decision.Pod.Spec.InitContainers[0])); diff != "" {
+			if diff := cmp.Diff(test.is, test.want(&decision.Pod().Spec.InitContainers[0])); diff != "" {
 				t.Error(diff)
 			}
 			if original := snapshotRevision(t, "site", openGitSync); decision.Outcomes[0].Revision == original {
@@ -232,7 +232,7 @@ func TestAnOverrideOfAProfileThatIsNotAppliedIsWarnedOf(t *testing.T) {
 func TestOverridesReachPolicyToo(t *testing.T) {
 	snapshot := snapshotOf(t, cluster("site", openGitSync+`, match: {}`))
 	good := profiles.Decide(snapshot, web(), podOf(t, `{annotations: {site.pillion.dev/ref: v2}}`, appOnly))
-	if diff := cmp.Diff("v2", argument("--ref=")(&good.Pod.Spec.InitContainers[0])); diff != "" {
+	if diff := cmp.Diff("v2", argument("--ref=")(&good.Pod().Spec.InitContainers[0])); diff != "" {
 		t.Error(diff)
 	}
 	bad := profiles.Decide(snapshot, web(), podOf(t, `{annotations: {site.pillion.dev/ref: "-v2"}}`, appOnly))
@@ -272,10 +272,10 @@ func FuzzOverride(f *testing.F) {
 			}
 			return
 		}
-		if len(decision.Pod.Spec.InitContainers) != 1 {
-			t.Fatalf("init containers: %v", initNames(decision.Pod))
+		if len(decision.Pod().Spec.InitContainers) != 1 {
+			t.Fatalf("init containers: %v", initNames(decision.Pod()))
 		}
-		container := decision.Pod.Spec.InitContainers[0]
+		container := decision.Pod().Spec.InitContainers[0]
 		if path == "ref" {
 			if want := "--ref=" + strings.ReplaceAll(value, "$", "$$"); !slices.Contains(container.Args, want) {
 				t.Fatalf("%q is not one literal argument of %q", want, container.Args)

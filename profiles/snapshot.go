@@ -3,7 +3,9 @@ package profiles
 import (
 	"slices"
 	"strings"
+	"sync"
 
+	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/injectors"
 	"github.com/pillion-dev/pillion/weave"
 )
@@ -35,6 +37,16 @@ type Snapshot struct {
 	inside     map[string][]*Profile          // PatternProfiles with match, by namespace
 	// live are profiles that were read from the API server after the Snapshot was made; they come first.
 	live []*Profile
+	// fragments remember what profiles add, which is the same for most Pods. Nothing but the time that a decision takes depends
+	// on them.
+	fragments *sync.Map // *weave.Fragment by fragmentKey
+}
+
+// fragmentKey is all that what a profile adds depends on, beside the Snapshot's options.
+type fragmentKey struct {
+	profile   *Profile
+	source    *v1alpha1.Pattern // of the profile that it reads from; nil: it reads from none
+	hardening injectors.Hardening
 }
 
 // NewSnapshot returns a Snapshot of profiles, in any order. The cost is linear in their number, with no compilation.
@@ -44,6 +56,7 @@ func NewSnapshot(options Options, profiles []*Profile) *Snapshot {
 		cluster:    map[string]*Profile{},
 		namespaced: map[string]map[string]*Profile{},
 		inside:     map[string][]*Profile{},
+		fragments:  &sync.Map{},
 	}
 	sorted := slices.SortedFunc(slices.Values(profiles), byName)
 	var matching []*Profile
@@ -75,6 +88,7 @@ func (s *Snapshot) With(live ...*Profile) *Snapshot {
 	}
 	overlaid := *s
 	overlaid.live = slices.Concat(live, s.live)
+	overlaid.fragments = &sync.Map{} // the live ones are gone after this request, and must be forgotten with it
 	return &overlaid
 }
 

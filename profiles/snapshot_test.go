@@ -54,8 +54,8 @@ func TestSnapshotWithProfilesReadJustNow(t *testing.T) {
 			if diff := cmp.Diff(test.want, outcomes(&decision)); diff != "" {
 				t.Error(diff)
 			}
-			if test.ref != "" && decision.Pod.Spec.InitContainers[0].Args[1] != test.ref {
-				t.Errorf("want %s, got %v", test.ref, decision.Pod.Spec.InitContainers[0].Args)
+			if test.ref != "" && decision.Pod().Spec.InitContainers[0].Args[1] != test.ref {
+				t.Errorf("want %s, got %v", test.ref, decision.Pod().Spec.InitContainers[0].Args)
 			}
 			if memory.Len() != len(test.memory) {
 				t.Errorf("the Snapshot has %d profiles by now", memory.Len())

@@ -3,6 +3,10 @@
 package weave
 
 import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -28,6 +32,70 @@ type Fragment struct {
 	// Ports are all ports that the containers above listen on, those on loopback included, which are not declared as
 	// container ports.
 	Ports []Port
+
+	// JSON is what operations hold of the containers and volumes above, made once for many Pods (see WithJSON). Nil: it is made
+	// when the Fragment is woven.
+	JSON *FragmentJSON
+}
+
+// FragmentJSON is the JSON of a Fragment's containers and volumes, item by item.
+type FragmentJSON struct {
+	InitContainers, Volumes []json.RawMessage
+}
+
+// WithJSON returns the Fragment with its JSON, for a Fragment that is woven into many Pods.
+func (f Fragment) WithJSON() (Fragment, error) {
+	initContainers, err := encodeAll(f.InitContainers)
+	if err != nil {
+		return f, fmt.Errorf("encode the containers of profile %s: %w", f.Profile, err)
+	}
+	volumes, err := encodeAll(f.Volumes)
+	if err != nil {
+		return f, fmt.Errorf("encode the volumes of profile %s: %w", f.Profile, err)
+	}
+	f.JSON = &FragmentJSON{initContainers, volumes}
+	return f, nil
+}
+
+func encodeAll[T any](items []T) ([]json.RawMessage, error) {
+	all := make([]json.RawMessage, len(items))
+	for i := range items {
+		document := &bytes.Buffer{}
+		encoder := json.NewEncoder(document)
+		encoder.SetEscapeHTML(false)
+		if err := encoder.Encode(items[i]); err != nil {
+			return nil, err
+		}
+		all[i] = bytes.TrimSpace(document.Bytes())
+	}
+	return all, nil
+}
+
+// values returns what operations add: the JSON of items where it is there, or the items.
+func values[T any](items []T, encoded []json.RawMessage) []any {
+	all := make([]any, len(items))
+	for i := range items {
+		if encoded != nil {
+			all[i] = encoded[i]
+		} else {
+			all[i] = items[i]
+		}
+	}
+	return all
+}
+
+func (f *Fragment) initContainerValues() []any {
+	if f.JSON == nil {
+		return values(f.InitContainers, nil)
+	}
+	return values(f.InitContainers, f.JSON.InitContainers)
+}
+
+func (f *Fragment) volumeValues() []any {
+	if f.JSON == nil {
+		return values(f.Volumes, nil)
+	}
+	return values(f.Volumes, f.JSON.Volumes)
 }
 
 // Addition is what containers of the app gain from a profile.

@@ -171,35 +171,40 @@ func (p *patch) addMetadata(pod *corev1.Pod, marks Marks) {
 
 func (p *patch) addVolumes(pod *corev1.Pod, fragments []taken) {
 	var volumes []corev1.Volume
+	var values []any
 	for i := range fragments {
 		volumes = append(volumes, fragments[i].Volumes...)
+		values = append(values, fragments[i].volumeValues()...)
 	}
-	pod.Spec.Volumes = appendTo(p, "/spec/volumes", pod.Spec.Volumes, volumes)
+	pod.Spec.Volumes = insertInto(p, "/spec/volumes", pod.Spec.Volumes, len(pod.Spec.Volumes), volumes, values)
 }
 
 func (p *patch) addInitContainers(pod *corev1.Pod, fragments []taken, place int) {
 	var containers []corev1.Container
+	var values []any
 	for i := range fragments {
 		containers = append(containers, fragments[i].InitContainers...)
+		values = append(values, fragments[i].initContainerValues()...)
 	}
-	pod.Spec.InitContainers = insertInto(p, "/spec/initContainers", pod.Spec.InitContainers, place, containers)
+	pod.Spec.InitContainers = insertInto(p, "/spec/initContainers", pod.Spec.InitContainers, place, containers, values)
 }
 
 func appendTo[T any](p *patch, path string, list, added []T) []T {
-	return insertInto(p, path, list, len(list), added)
+	return insertInto(p, path, list, len(list), added, values(added, nil))
 }
 
-// insertInto adds items to a list at an index, and the list itself where it is absent.
-func insertInto[T any](p *patch, path string, list []T, at int, added []T) []T {
+// insertInto adds items, whose values are what operations hold of them, to a list at an index, and the list itself where it is
+// absent.
+func insertInto[T any](p *patch, path string, list []T, at int, added []T, values []any) []T {
 	if len(added) == 0 {
 		return list
 	}
 	if list == nil {
-		p.add(path, added)
+		p.add(path, values)
 		return slices.Clone(added)
 	}
 	for i := range added {
-		p.add(path+"/"+strconv.Itoa(at+i), added[i])
+		p.add(path+"/"+strconv.Itoa(at+i), values[i])
 	}
 	return slices.Concat(list[:at], added, list[at:])
 }
@@ -244,7 +249,7 @@ func Encode(operations []jsonpatch.JsonPatchOperation) ([]byte, error) {
 			return nil, fmt.Errorf("encode the path %s: %w", operation.Path, err)
 		}
 		document.WriteString(`,"value":`)
-		if err := encoder.Encode(operation.Value); err != nil {
+		if err := encodeValue(document, encoder, operation.Value); err != nil {
 			return nil, fmt.Errorf("encode what is added at %s: %w", operation.Path, err)
 		}
 		document.WriteByte('}')
@@ -254,4 +259,26 @@ func Encode(operations []jsonpatch.JsonPatchOperation) ([]byte, error) {
 	}
 	document.WriteByte(']')
 	return document.Bytes(), nil
+}
+
+// encodeValue writes what is JSON already as it is, and the rest by the encoder, which writes to the document.
+func encodeValue(document *bytes.Buffer, encoder *json.Encoder, value any) error {
+	switch value := value.(type) {
+	case json.RawMessage:
+		document.Write(value)
+		return nil
+	case []any:
+		separator := byte('[')
+		for i := range value { // never empty: an absent list is only made for what it is to hold
+			document.WriteByte(separator)
+			separator = ','
+			if err := encodeValue(document, encoder, value[i]); err != nil {
+				return err
+			}
+		}
+		document.WriteByte(']')
+		return nil
+	default:
+		return encoder.Encode(value)
+	}
 }

@@ -372,12 +372,16 @@ func TestOperations(t *testing.T) {
 			for _, operation := range patch {
 				value := operation.Value
 				switch containers := value.(type) {
-				case []corev1.Container:
+				case []any:
 					var names []string
 					for i := range containers {
-						names = append(names, containers[i].Name)
+						if container, ok := containers[i].(corev1.Container); ok {
+							names = append(names, container.Name)
+						}
 					}
-					value = names
+					if len(names) > 0 {
+						value = names
+					}
 				case corev1.Container:
 					value = containers.Name
 				}

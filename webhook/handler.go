@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -344,6 +345,7 @@ func (h *handler) write(w http.ResponseWriter, r *http.Request, response *admiss
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body))) // or a patch of some size would be sent in chunks
 	_, _ = w.Write(body) // an error here is the API server's leaving, which it knows
 }
 

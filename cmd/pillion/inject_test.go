@@ -342,7 +342,7 @@ func TestInjectIsWhatTheWebhookDoes(t *testing.T) {
 					if !decision.Allowed || len(decision.Patch) == 0 {
 						t.Fatalf("the decision adds nothing: %+v", decision.Outcomes)
 					}
-					if diff := cmp.Diff(asJSON(t, decision.Pod), asJSON(t, after[i])); diff != "" {
+					if diff := cmp.Diff(asJSON(t, decision.Pod()), asJSON(t, after[i])); diff != "" {
 						t.Errorf("Pod %d (-decided +injected):\n%s", i, diff)
 					}
 				}
