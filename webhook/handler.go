@@ -346,7 +346,7 @@ func (h *handler) write(w http.ResponseWriter, r *http.Request, response *admiss
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body))) // or a patch of some size would be sent in chunks
-	_, _ = w.Write(body) // an error here is the API server's leaving, which it knows
+	_, _ = w.Write(body)                                      // an error here is the API server's leaving, which it knows
 }
 
 // fail answers that the request was not decided. What may pass is answered so that the API server tries once more.
