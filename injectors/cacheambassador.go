@@ -79,7 +79,7 @@ func cacheAmbassadorFragment(request Request) weave.Fragment {
 	fragment.InitContainers = []corev1.Container{container}
 	fragment.Ports = append(fragment.Ports, weave.Port{Container: container.Name, Port: cachePort(spec)})
 	if spec.Proxy != nil {
-		fragment.Ports = append(fragment.Ports, weave.Port{Container: container.Name, Port: statisticsPort(cachePort(spec))})
+		fragment.Ports = append(fragment.Ports, weave.Port{Container: container.Name, Port: loopbackPort(cachePort(spec))}) // its statistics cannot be switched off
 	}
 	return fragment
 }
@@ -103,15 +103,6 @@ func cachePort(spec *v1alpha1.CacheAmbassador) int32 {
 	default:
 		return memcachedPort
 	}
-}
-
-// statisticsPort is where twemproxy tells its statistics, which cannot be switched off.
-func statisticsPort(port int32) int32 {
-	const distance = 10000
-	if port > 65535-distance {
-		return port - distance
-	}
-	return port + distance
 }
 
 func memcachedContainer(request Request) corev1.Container {
@@ -193,7 +184,7 @@ func twemproxyContainer(request Request, fragment *weave.Fragment) corev1.Contai
 		"-c", proxyConfigPath + "/" + proxyConfigFile,
 		"-o", "/dev/stderr",
 		"-a", cacheHost,
-		"-s", strconv.Itoa(int(statisticsPort(port))),
+		"-s", strconv.Itoa(int(loopbackPort(port))),
 	}
 	container.VolumeMounts = []corev1.VolumeMount{
 		addConfig(fragment, proxyConfigPath, configFile{path: proxyConfigFile, content: request.Configuration}),

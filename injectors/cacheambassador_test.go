@@ -246,8 +246,8 @@ func TestTwemproxyConfigSaysEveryField(t *testing.T) {
 
 func TestStatisticsPortIsAnotherPortThatExists(t *testing.T) {
 	for port, want := range map[int32]int32{1024: 11024, 11211: 21211, 55535: 65535, 55536: 45536, 65535: 55535} {
-		if got := statisticsPort(port); got != want {
-			t.Errorf("statisticsPort(%d) = %d, want %d", port, got, want)
+		if got := loopbackPort(port); got != want {
+			t.Errorf("loopbackPort(%d) = %d, want %d", port, got, want)
 		}
 	}
 }

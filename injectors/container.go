@@ -164,6 +164,17 @@ next:
 // literal escapes a string for a container's command, args or env, where the kubelet would expand $(NAME).
 func literal(s string) string { return strings.ReplaceAll(s, "$", "$$") }
 
+// loopbackPort is a second port that a program listens on, beside the one it is known by: that of an exporter which a proxy fronts, or
+// of twemproxy's statistics. It is so far from the first that the ports next to those of well-known programs stay free, and below
+// the ephemeral ports where that one is.
+func loopbackPort(port int32) int32 {
+	const distance = 10000
+	if port > 65535-distance {
+		return port - distance
+	}
+	return port + distance
+}
+
 func emptyDir(name string, sizeLimit resource.Quantity) corev1.Volume {
 	return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
 		EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &sizeLimit},

@@ -122,16 +122,6 @@ func metricsPath(spec *v1alpha1.PrometheusAdapter) string {
 	return spec.Path
 }
 
-// loopbackPort is where an exporter listens that a proxy fronts: so far from the metrics' port that the ports next to those of
-// well-known exporters stay free, and below the ephemeral ports where that one is.
-func loopbackPort(metricsPort int32) int32 {
-	const distance = 10000
-	if metricsPort > 65535-distance {
-		return metricsPort - distance
-	}
-	return metricsPort + distance
-}
-
 func listenAddress(host string, port int32) string {
 	return net.JoinHostPort(host, strconv.Itoa(int(port)))
 }
