@@ -99,7 +99,7 @@ type resources struct {
 	memoryRequest, memoryLimit string
 }
 
-// withDefaults returns the settings' requests and limits, each key that is absent filled with the default. A lone request
+// with returns the settings' requests and limits, each key that is absent filled with the default. A lone request
 // above the default limit raises that limit, a lone limit below the default request lowers that request: the API server
 // would refuse the Pod otherwise.
 func (defaults resources) with(settings v1alpha1.Resources) corev1.ResourceRequirements {

@@ -127,13 +127,7 @@ func (d *decider) resolve() {
 			Profile: c.profile.Name, Namespace: c.profile.Namespace, Kind: c.profile.Kind, Source: c.source,
 			policy: c.profile.FailurePolicy,
 		}
-		if len(c.profile.Problems) > 0 {
-			c.problems = []weave.Problem{{Reason: ReasonProfileNotReady, Message: fmt.Sprintf("%s cannot be used until it is mended: %s",
-				c.profile.Scope(), c.profile.Problems.ToAggregate())}}
-			continue
-		}
-		c.effectiveSpec, c.problems = c.profile.effective(overrides[c.profile.Name])
-		c.outcome.Revision = c.revision
+		c.resolve(overrides[c.profile.Name])
 		delete(overrides, c.profile.Name)
 		if c.present = hasContainer(d.pod, v1alpha1.ReservedName(c.profile.Name, "")); c.present {
 			if before == nil {
@@ -151,10 +145,21 @@ func (d *decider) resolve() {
 	}
 }
 
+// resolve finds the effective spec of a candidate, or why it has none.
+func (c *candidate) resolve(overrides []override) {
+	if len(c.profile.Problems) > 0 {
+		c.problems = []weave.Problem{{Reason: ReasonProfileNotReady, Message: fmt.Sprintf("%s cannot be used until it is mended: %s",
+			c.profile.Scope(), c.profile.Problems.ToAggregate())}}
+		return
+	}
+	c.effectiveSpec, c.problems = c.profile.effective(overrides)
+	c.outcome.Revision = c.revision
+}
+
 func (d *decider) isUnknown(name string) bool { return slices.Contains(d.unknown, name) }
 
-// alreadyInjected makes the outcome of a candidate whose containers the Pod has. An override that is wrong by now is no reason
-// to refuse it.
+// alreadyInjected makes the outcome of a candidate whose containers the Pod has. An override or a profile that is wrong by now is
+// no reason to refuse it.
 func (c *candidate) alreadyInjected(before v1alpha1.Injected) {
 	c.problems = nil
 	c.outcome.Result, c.outcome.Reason = Skipped, ReasonAlreadyInjected

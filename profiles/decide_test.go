@@ -562,6 +562,18 @@ func TestAProfileThatIsNotValidIsNotWoven(t *testing.T) {
 	}
 }
 
+func TestAPodThatWasWovenOutlivesItsProfilesHealth(t *testing.T) {
+	woven := profiles.Decide(snapshotOf(t, cluster("site", gitSync)), web(), podOf(t, asking("site"), appOnly))
+	broken := snapshotOf(t, cluster("site", gitSync+`, nosuch: 1`))
+	decision := profiles.Decide(broken, web(), woven.Pod())
+	if !decision.Allowed || len(decision.Patch) > 0 {
+		t.Errorf("allowed is %t, patch %v: %s", decision.Allowed, decision.Patch, decision.Denial())
+	}
+	if diff := cmp.Diff([]string{"site Annotation Skipped AlreadyInjected"}, outcomes(&decision)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestDecisionsShareOneSnapshot(t *testing.T) {
 	snapshot := snapshotOf(t, cluster("site", gitSync+`, overridable: [ref], match: {}`), cluster("cache", memcached+`, match: {}`))
 	want := profiles.Decide(snapshot, web(), podOf(t, `{}`, appOnly))

@@ -252,7 +252,7 @@ func revision(field string, document []byte) string {
 	return hex.EncodeToString(sum[:5])
 }
 
-// decodeInto decodes a JSON value into a typed struct, strictly.
+// decodeInto decodes a JSON value that a schema admits, and so without unknown fields, into a typed struct.
 func decodeInto(value, into any) error {
 	encoded, err := json.Marshal(value)
 	if err != nil {
