@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/pod-security-admission/api"
 )
 
 func oneOf(words ...string) func(any) error {
@@ -58,6 +59,27 @@ func dnsName(value any) error { return named(value, "a DNS name", validation.IsD
 func named(value any, what string, check func(string) []string) error {
 	if problems := check(value.(string)); len(problems) > 0 {
 		return fmt.Errorf("%q is not %s: %s", value, what, strings.Join(problems, ", "))
+	}
+	return nil
+}
+
+func notBlank(value any) error {
+	if text := value.(string); strings.TrimSpace(text) != text || text == "" {
+		return fmt.Errorf("%q is empty, or begins or ends with a blank", text)
+	}
+	return nil
+}
+
+func securityLevel(value any) error {
+	if _, err := api.ParseLevel(value.(string)); err != nil {
+		return fmt.Errorf("%q is not a Pod Security level: it %w", value, err)
+	}
+	return nil
+}
+
+func securityVersion(value any) error {
+	if _, err := api.ParseVersion(value.(string)); err != nil {
+		return fmt.Errorf("%q is not a version of Pod Security: it %w, for example v1.33", value, err)
 	}
 	return nil
 }

@@ -29,6 +29,8 @@ type Config struct {
 	// LeadingContainers name the containers of meshes and CNIs behind which init containers and sidecars are placed.
 	LeadingContainers []string
 
+	PodSecurity PodSecurity
+
 	// WebhookConfiguration names the MutatingWebhookConfiguration that the controller fills, which the webhook's certificate
 	// is verified by.
 	WebhookConfiguration string
@@ -45,6 +47,18 @@ type Images struct {
 
 	// Pillion replaces the image of Pillion that Pods with an adapter run. Empty: that of this release.
 	Pillion string
+}
+
+// PodSecurity says what the API server is configured to enforce, which it does not tell, and what follows from it.
+type PodSecurity struct {
+	// Mode is Deny or Warn: what becomes of a profile that adds what is not allowed.
+	Mode string
+
+	// Enforce and EnforceVersion are the level and version for namespaces without labels of their own.
+	Enforce, EnforceVersion string
+
+	// ExemptUsernames, ExemptNamespaces and ExemptRuntimeClasses are those for whom nothing is enforced.
+	ExemptUsernames, ExemptNamespaces, ExemptRuntimeClasses []string
 }
 
 // Webhook is the configuration of the admission webhook.

@@ -84,6 +84,32 @@ func keys() []key {
 			usage: "init containers and sidecars of meshes and CNIs, behind which Pillion's are placed",
 		},
 		{
+			path: "podSecurity.mode", value: "Deny", check: oneOf("Deny", "Warn"), groups: []Group{Decisions},
+			usage: "what becomes of a profile that adds what the namespace's Pod Security Standard does not allow: Deny refuses " +
+				"it, Warn weaves it and tells whoever creates the Pod",
+		},
+		{
+			path: "podSecurity.enforce", value: "privileged", check: securityLevel, groups: []Group{Decisions},
+			usage: "Pod Security level that the API server enforces in namespaces without the label, by its own configuration: " +
+				"privileged, baseline or restricted",
+		},
+		{
+			path: "podSecurity.enforceVersion", value: "latest", check: securityVersion, groups: []Group{Decisions},
+			usage: "version of that level: latest, or a Kubernetes version such as v1.33",
+		},
+		{
+			path: "podSecurity.exemptUsernames", value: []string{}, check: each(notBlank), groups: []Group{Decisions},
+			usage: "users for whom the API server enforces no Pod Security, by its own configuration",
+		},
+		{
+			path: "podSecurity.exemptNamespaces", value: []string{}, check: each(dnsLabel), groups: []Group{Decisions},
+			usage: "namespaces where the API server enforces no Pod Security, by its own configuration",
+		},
+		{
+			path: "podSecurity.exemptRuntimeClasses", value: []string{}, check: each(dnsName), groups: []Group{Decisions},
+			usage: "runtime classes for whose Pods the API server enforces no Pod Security, by its own configuration",
+		},
+		{
 			path: "webhookConfiguration", value: "pillion", check: dnsName, groups: both,
 			usage: "name of the MutatingWebhookConfiguration that the controller fills",
 		},

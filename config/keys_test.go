@@ -35,6 +35,10 @@ func TestNamesDeriveFromThePath(t *testing.T) {
 		"webhook.listenAddress": {"webhook-listen-address", "PILLION_WEBHOOK_LISTEN_ADDRESS"},
 		"controller.webhookURL": {"controller-webhook-url", "PILLION_CONTROLLER_WEBHOOK_URL"},
 		"certs.caSecret":        {"certs-ca-secret", "PILLION_CERTS_CA_SECRET"},
+
+		"podSecurity.exemptRuntimeClasses": {
+			"pod-security-exempt-runtime-classes", "PILLION_POD_SECURITY_EXEMPT_RUNTIME_CLASSES",
+		},
 	} {
 		if got := [2]string{key{path: path}.flag(), key{path: path}.variable()}; got != want {
 			t.Errorf("%s has %v, want %v", path, got, want)
@@ -101,8 +105,17 @@ func TestChecks(t *testing.T) {
 			good: []any{"a/b", "a.b:5000/c:v1", "a/b@sha256:" + strings.Repeat("0", 64)},
 			bad:  []any{"a/b:", "a/b@sha256:0", "a b", "a/B"},
 		},
-		"leadingContainers":    {good: []any{[]string{"istio-init"}}, bad: []any{[]string{"Istio"}}},
-		"webhookConfiguration": {good: []any{"pillion", "pillion.example.com"}, bad: []any{"Pillion", "a_b"}},
+		"leadingContainers":          {good: []any{[]string{"istio-init"}}, bad: []any{[]string{"Istio"}}},
+		"podSecurity.mode":           {good: []any{"Deny", "Warn"}, bad: []any{"", "deny", "Ignore"}},
+		"podSecurity.enforce":        {good: []any{"privileged", "baseline", "restricted"}, bad: []any{"", "Baseline", "strict"}},
+		"podSecurity.enforceVersion": {good: []any{"latest", "v1.0", "v1.33"}, bad: []any{"", "1.33", "v1", "v2.0", "v1.033", "v1.33.1"}},
+		"podSecurity.exemptUsernames": {
+			good: []any{[]string{}, []string{"system:serviceaccount:ci:builder", "Jane Doe"}},
+			bad:  []any{[]string{""}, []string{" a"}, []string{"a\n"}, []string{"a", "a"}},
+		},
+		"podSecurity.exemptNamespaces":     {good: []any{[]string{"kube-system"}}, bad: []any{[]string{"a.b"}}},
+		"podSecurity.exemptRuntimeClasses": {good: []any{[]string{"kata.v2"}}, bad: []any{[]string{"Kata"}}},
+		"webhookConfiguration":             {good: []any{"pillion", "pillion.example.com"}, bad: []any{"Pillion", "a_b"}},
 		"webhook.listenAddress": {
 			good: []any{":1", "127.0.0.1:65535", "[::1]:9443", "localhost:1"},
 			bad:  []any{"9443", ":0", ":65536", ":https", ":+1", "a.b:1", "::1:1"},
@@ -149,6 +162,8 @@ func TestValidateTellsAllProblems(t *testing.T) {
 	for _, want := range []string{
 		`logLevel: "" is none of error, warn, info, debug`,
 		`webhook.readTimeout: 0s is not between 100ms and 1m`,
+		`podSecurity.enforce: "" is not a Pod Security level: it must be one of privileged, baseline, restricted`,
+		`podSecurity.enforceVersion: "" is not a version of Pod Security: it must be "latest" or "v1.x", for example v1.33`,
 		`controller.webhookURL: the API server reaches the webhook by a Service or by a URL: ` +
 			`set controller.service or controller.webhookURL`,
 	} {

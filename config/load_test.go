@@ -22,6 +22,10 @@ func defaults() Config {
 			"istio-init", "istio-validation", "istio-proxy", "linkerd-init", "linkerd-network-validator", "linkerd-proxy",
 			"kuma-init", "kuma-validation", "kuma-sidecar", "consul-connect-inject-init", "consul-dataplane",
 		},
+		PodSecurity: PodSecurity{
+			Mode: "Deny", Enforce: "privileged", EnforceVersion: "latest",
+			ExemptUsernames: []string{}, ExemptNamespaces: []string{}, ExemptRuntimeClasses: []string{},
+		},
 		WebhookConfiguration: "pillion",
 		Webhook: Webhook{
 			ListenAddress: ":9443", HealthAddress: ":8081", MetricsAddress: ":8083",
@@ -72,6 +76,11 @@ excludedNamespaces: [kube-system]
 leadingContainers: []
 images:
   registry: registry.example.com:5000/mirror
+podSecurity:
+  mode: Warn
+  enforce: baseline
+  enforceVersion: v1.33
+  exemptNamespaces: [infra]
 webhook:
   listenAddress: "127.0.0.1:9443"
   metricsAddress: none
@@ -87,6 +96,8 @@ controller:
 				c.ExcludedNamespaces = []string{"kube-system", "pillion-system"}
 				c.LeadingContainers = []string{}
 				c.Images.Registry = "registry.example.com:5000/mirror"
+				c.PodSecurity.Mode, c.PodSecurity.Enforce, c.PodSecurity.EnforceVersion = "Warn", "baseline", "v1.33"
+				c.PodSecurity.ExemptNamespaces = []string{"infra"}
 				c.Webhook.ListenAddress, c.Webhook.MetricsAddress = "127.0.0.1:9443", ""
 				c.Webhook.MaxBodyBytes, c.Webhook.LiveReadTimeout, c.Webhook.DrainDelay = 1<<20, 1500*time.Millisecond, 0
 				c.Controller.LeaderElection, c.Controller.Service = false, Service{Name: "other", Port: 8443}
@@ -397,7 +408,11 @@ func TestFlagsAreThoseOfTheGroups(t *testing.T) {
 	AddFlags(flags, Decisions)
 	var got []string
 	flags.VisitAll(func(flag *pflag.Flag) { got = append(got, flag.Name) })
-	want := []string{"config", "excluded-namespaces", "images-pillion", "images-registry", "leading-containers", "namespace"}
+	want := []string{
+		"config", "excluded-namespaces", "images-pillion", "images-registry", "leading-containers", "namespace",
+		"pod-security-enforce", "pod-security-enforce-version", "pod-security-exempt-namespaces",
+		"pod-security-exempt-runtime-classes", "pod-security-exempt-usernames", "pod-security-mode",
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -40,11 +40,11 @@ func TestTheCABundleIsHandedOnWhenItChanges(t *testing.T) {
 		if _, err := r.Reconcile(t.Context(), one()); err != nil {
 			t.Fatal(err)
 		}
-		if told := len(r.bundle.changed) == 1; told != (when == "made") {
+		if told := len(r.bundle.changed.mutating) == 1; told != (when == "made") {
 			t.Errorf("%s: told of a change: %v", when, told)
 		}
 		if when == "made" {
-			<-r.bundle.changed
+			<-r.bundle.changed.mutating
 		}
 	}
 	if len(r.bundle.get()) == 0 {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"slices"
 	"sync/atomic"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -14,73 +13,74 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 
-	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/profiles"
 )
 
-// desired knows what the webhook configuration has to be, and what it is.
+// desired knows what the webhook configurations have to be, and what they are.
 type desired struct {
-	reader client.Reader
-	// name is that of the MutatingWebhookConfiguration.
+	reader  client.Reader
+	catalog *catalog
+	// name is that of both configurations.
 	name     string
 	target   target // without the CA bundle
 	excluded []string
 	bundle   *bundle
 }
 
-// plan returns the plan of all profiles, as the cache has them.
-func (d *desired) plan(ctx context.Context) (plan, error) {
-	// Nothing of the lists is changed or kept.
-	shared := client.UnsafeDisableDeepCopy
-	cluster := &v1alpha1.ClusterPatternProfileList{}
-	if err := d.reader.List(ctx, cluster, shared); err != nil {
-		return plan{}, fmt.Errorf("list the ClusterPatternProfiles: %w", err)
-	}
-	namespaced := &v1alpha1.PatternProfileList{}
-	if err := d.reader.List(ctx, namespaced, shared); err != nil {
-		return plan{}, fmt.Errorf("list the PatternProfiles: %w", err)
-	}
-	return planSelections(cluster.Items, namespaced.Items, d.excluded), nil
-}
-
-// webhooks returns the entries for a plan; none before the first certificate is there, without which no call could succeed.
-func (d *desired) webhooks(p plan) []admissionregistrationv1.MutatingWebhook {
+// wanted returns the entries for a plan; none before the first certificate is there, without which no call could succeed.
+func wanted[E any](d *desired, kind configurationKind[E], p *profiles.Plan) []E {
 	to := d.target
 	if to.caBundle = d.bundle.get(); len(to.caBundle) == 0 {
 		return nil
 	}
-	return compileWebhooks(p, to, d.excluded)
+	return kind.compile(p, to, d.excluded)
 }
 
-// configuration returns the webhook configuration, nil if it does not exist.
-func (d *desired) configuration(ctx context.Context) (*admissionregistrationv1.MutatingWebhookConfiguration, error) {
-	configuration := &admissionregistrationv1.MutatingWebhookConfiguration{}
+// standing returns the webhook configuration of a kind as it was read back, nil if it does not exist.
+func standing[E any](ctx context.Context, d *desired, kind configurationKind[E]) (client.Object, error) {
+	configuration := kind.empty()
 	err := d.reader.Get(ctx, types.NamespacedName{Name: d.name}, configuration)
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read MutatingWebhookConfiguration %s: %w", d.name, err)
+		return nil, fmt.Errorf("read %s %s: %w", kind.kind, d.name, err)
 	}
 	return configuration, nil
 }
 
-// serves tells whether the entry of a selection stands in the configuration as it was read back.
-func (d *desired) serves(ctx context.Context, p plan, id string) (verdict, error) {
-	configuration, err := d.configuration(ctx)
+// serves tells whether the entries of a selection stand in the configurations.
+func (d *desired) serves(ctx context.Context, p *profiles.Plan, selection *profiles.Selection) (verdict, error) {
+	serving, err := stands(ctx, d, mutatingKind(), p, matchEntryName(selection.ID()))
+	if err != nil || !serving.ok || !selection.Enforce {
+		return serving, err
+	}
+	return stands(ctx, d, validatingKind(), p, verifyEntryName(selection.ID()))
+}
+
+// stands tells whether an entry stands in the configuration of a kind.
+func stands[E any](ctx context.Context, d *desired, kind configurationKind[E], p *profiles.Plan, name string) (verdict, error) {
+	configuration, err := standing(ctx, d, kind)
 	if err != nil {
 		return verdict{}, err
 	}
 	if configuration == nil {
 		return verdict{reason: ReasonWebhookConfigurationNotFound, message: fmt.Sprintf(
-			"MutatingWebhookConfiguration %s does not exist: install it again, empty, and it will be filled.", d.name)}, nil
+			"%s %s does not exist: install it again, empty, and it will be filled.", kind.kind, d.name)}, nil
 	}
-	name, wanted := matchEntryName(id), d.webhooks(p)
-	named := func(webhook admissionregistrationv1.MutatingWebhook) bool { return webhook.Name == name }
-	want, have := slices.IndexFunc(wanted, named), slices.IndexFunc(configuration.Webhooks, named)
-	if want < 0 || have < 0 || !equality.Semantic.DeepEqual(wanted[want], configuration.Webhooks[have]) {
+	want, have := wanted(d, kind, p), *kind.webhooks(configuration)
+	indexIn := func(webhooks []E) int {
+		for i := range webhooks {
+			if kind.nameOf(&webhooks[i]) == name {
+				return i
+			}
+		}
+		return -1
+	}
+	i, j := indexIn(want), indexIn(have)
+	if i < 0 || j < 0 || !equality.Semantic.DeepEqual(want[i], have[j]) {
 		return verdict{reason: ReasonWebhookConfigurationPending, message: fmt.Sprintf(
-			"Entry %s of MutatingWebhookConfiguration %s, by which the API server sends the Pods that match, is not in place.",
-			name, d.name)}, nil
+			"Entry %s of %s %s, by which the API server sends the Pods that match, is not in place.", name, kind.kind, d.name)}, nil
 	}
 	return ready(), nil
 }
@@ -88,10 +88,10 @@ func (d *desired) serves(ctx context.Context, p plan, id string) (verdict, error
 // bundle is the CA bundle that certificates are kept under, and tells when it changes.
 type bundle struct {
 	value   atomic.Pointer[[]byte]
-	changed chan event.GenericEvent
+	changed *signal
 }
 
-func newBundle() *bundle { return &bundle{changed: make(chan event.GenericEvent, 1)} }
+func newBundle() *bundle { return &bundle{changed: newSignal()} }
 
 func (b *bundle) get() []byte {
 	if value := b.value.Load(); value != nil {
@@ -104,8 +104,23 @@ func (b *bundle) set(value []byte) {
 	if old := b.value.Swap(&value); old != nil && bytes.Equal(*old, value) {
 		return
 	}
-	select {
-	case b.changed <- event.GenericEvent{Object: &admissionregistrationv1.MutatingWebhookConfiguration{}}:
-	default: // it is told already
+	b.changed.tell()
+}
+
+// signal tells the two reconcilers of webhook configurations that something has changed.
+type signal struct {
+	mutating, validating chan event.GenericEvent
+}
+
+func newSignal() *signal {
+	return &signal{mutating: make(chan event.GenericEvent, 1), validating: make(chan event.GenericEvent, 1)}
+}
+
+func (s *signal) tell() {
+	for _, channel := range []chan event.GenericEvent{s.mutating, s.validating} {
+		select {
+		case channel <- event.GenericEvent{Object: &admissionregistrationv1.MutatingWebhookConfiguration{}}:
+		default: // it is told already
+		}
 	}
 }

@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
@@ -19,129 +22,210 @@ import (
 // retryConflict is how long to wait after somebody else wrote at the same time, for the cache to show what.
 const retryConflict = time.Second
 
-// profileReconciler keeps the status of profiles.
+// profileReconciler keeps the status of profiles, and their finalizer.
 type profileReconciler struct {
-	client   client.Client
-	compiler *profiles.Compiler
-	desired  *desired
-	now      func() time.Time
+	client  client.Client
+	catalog *catalog
+	desired *desired
+	pods    *podCounter
+	finder  *userFinder
+	now     func() time.Time
+
+	// recheckUsers is how often it is looked who still asks for a profile that is deleted or broken, countsInterval how often the
+	// status of one profile is written for nothing but its numbers of Pods.
+	recheckUsers, countsInterval time.Duration
+
+	mu      sync.Mutex
+	counted map[types.UID]time.Time // when counts were last written
 }
 
 // reconcileCluster keeps the status of a ClusterPatternProfile.
 func (r *profileReconciler) reconcileCluster(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	profile := &v1alpha1.ClusterPatternProfile{}
-	if err := r.client.Get(ctx, request.NamespacedName, profile); err != nil {
-		return reconcile.Result{}, client.IgnoreNotFound(err)
-	}
-	refused, serving, err := r.servesCluster(ctx, profile)
-	if err != nil {
-		return reconcile.Result{}, err
-	}
-	before := profile.DeepCopy()
-	profile.Status = statusOf(
-		profile.Status, profile.Generation, r.compiler.Cluster(profile), refused, serving, metav1.NewTime(r.now()))
-	return r.write(ctx, profile, before, equality.Semantic.DeepEqual(before.Status, profile.Status))
+	return r.reconcile(ctx, request, clusterObject(&v1alpha1.ClusterPatternProfile{}))
 }
 
 // reconcileNamespaced keeps the status of a PatternProfile.
 func (r *profileReconciler) reconcileNamespaced(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	profile := &v1alpha1.PatternProfile{}
-	if err := r.client.Get(ctx, request.NamespacedName, profile); err != nil {
+	return r.reconcile(ctx, request, namespacedObject(&v1alpha1.PatternProfile{}))
+}
+
+func (r *profileReconciler) reconcile(ctx context.Context, request reconcile.Request, o profileObject) (reconcile.Result, error) {
+	if err := r.client.Get(ctx, request.NamespacedName, o.Object); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	refused, serving, err := r.servesNamespaced(ctx, profile)
+	snapshot, served, ok := r.catalog.serves(o)
+	if !ok {
+		return reconcile.Result{}, nil // it will be told of
+	}
+	if served.Deleted {
+		if free, err := r.isFree(ctx, o, served); err != nil || free {
+			return r.release(ctx, o, err)
+		}
+	}
+	seen, err := r.observe(ctx, o, snapshot, served)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	before := profile.DeepCopy()
-	profile.Status = statusOf(
-		profile.Status, profile.Generation, r.compiler.Namespaced(profile), refused, serving, metav1.NewTime(r.now()))
-	return r.write(ctx, profile, before, equality.Semantic.DeepEqual(before.Status, profile.Status))
+	if served.Deleted && !seen.users.any() {
+		return r.release(ctx, o, nil)
+	}
+	result, err := r.write(ctx, o, seen)
+	if seen.users != nil && err == nil && result.RequeueAfter == 0 {
+		result.RequeueAfter = r.recheckUsers
+	}
+	return result, err
 }
 
-// servesCluster tells whether the Pods that the profile's match chooses are sent to the webhook.
-func (r *profileReconciler) servesCluster(
-	ctx context.Context, profile *v1alpha1.ClusterPatternProfile,
-) (*refusal, verdict, error) {
-	if profile.Spec.Match == nil {
-		return nil, ready(), nil
+// observe collects what the profile's status follows from.
+func (r *profileReconciler) observe(
+	ctx context.Context, o profileObject, snapshot *profiles.Snapshot, served *profiles.Profile,
+) (*observation, error) {
+	seen := &observation{
+		generation: o.GetGeneration(), spec: o.spec, released: isReleased(o),
+		served: served, serving: ready(), now: metav1.NewTime(r.now()),
+		pods: r.pods.of(o.GetNamespace(), o.GetName(), served.Revision),
 	}
-	p, err := r.desired.plan(ctx)
+	selection, refused := snapshot.Plan().Of(served)
+	seen.refused = refused
+	var err error
+	switch {
+	case slices.Contains(r.desired.excluded, o.GetNamespace()):
+		seen.serving = verdict{reason: ReasonNamespaceExcluded, message: fmt.Sprintf(
+			"Pillion is configured never to touch Pods of namespace %s.", o.GetNamespace())}
+	case selection != nil:
+		if seen.serving, err = r.desired.serves(ctx, snapshot.Plan(), selection); err != nil {
+			return nil, err
+		}
+	}
+	if (served.Deleted || len(served.Broken) > 0) && !seen.released {
+		if seen.users, err = r.finder.find(ctx, snapshot, served); err != nil {
+			return nil, err
+		}
+		seen.users.policy = selection != nil
+	}
+	return seen, nil
+}
+
+// isFree tells whether a deleted profile need not be kept, whoever asks for it.
+func (r *profileReconciler) isFree(ctx context.Context, o profileObject, served *profiles.Profile) (bool, error) {
+	if isReleased(o) || len(served.Problems) > 0 {
+		return true, nil
+	}
+	return r.finder.terminating(ctx, o.GetNamespace())
+}
+
+// release takes the finalizer off a deleted profile.
+func (r *profileReconciler) release(ctx context.Context, o profileObject, err error) (reconcile.Result, error) {
 	if err != nil {
-		return nil, verdict{}, err
+		return reconcile.Result{}, err
 	}
-	if refused, ok := p.refused[profile.Name]; ok {
-		return &refused, verdict{}, nil
-	}
-	serving, err := r.desired.serves(ctx, p, p.cluster[profile.Name])
-	return nil, serving, err
+	return r.changeFinalizers(ctx, o, controllerutil.RemoveFinalizer)
 }
 
-// servesNamespaced tells whether the Pods that the profile's match chooses are sent to the webhook.
-func (r *profileReconciler) servesNamespaced(
-	ctx context.Context, profile *v1alpha1.PatternProfile,
-) (*refusal, verdict, error) {
-	if slices.Contains(r.desired.excluded, profile.Namespace) {
-		return nil, verdict{reason: ReasonNamespaceExcluded, message: fmt.Sprintf(
-			"Pillion is configured never to touch Pods of namespace %s.", profile.Namespace)}, nil
-	}
-	if profile.Spec.Match == nil {
-		return nil, ready(), nil
-	}
-	if errs := validateMatch(&v1alpha1.ClusterMatch{PodSelector: profile.Spec.Match.PodSelector}); len(errs) > 0 {
-		return &refusal{ReasonInvalidSelector, errs.ToAggregate().Error()}, verdict{}, nil
-	}
-	p, err := r.desired.plan(ctx)
-	if err != nil {
-		return nil, verdict{}, err
-	}
-	serving, err := r.desired.serves(ctx, p, p.inside[policyOf(&profile.Spec.ProfileSpec)])
-	return nil, serving, err
-}
-
-// write writes the status if it changed, unless somebody else changed the profile meanwhile.
-func (r *profileReconciler) write(ctx context.Context, profile, before client.Object, same bool) (reconcile.Result, error) {
-	if same {
+// changeFinalizers adds or removes the finalizer, if that changes anything.
+func (r *profileReconciler) changeFinalizers(
+	ctx context.Context, o profileObject, change func(client.Object, string) bool,
+) (reconcile.Result, error) {
+	before, _ := o.DeepCopyObject().(client.Object)
+	if !change(o.Object, v1alpha1.InUseFinalizer) {
 		return reconcile.Result{}, nil
 	}
 	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
-	err := r.client.Status().Patch(ctx, profile, patch)
+	return written(r.client.Patch(ctx, o.Object, patch), "the profile's finalizers")
+}
+
+// write writes the finalizer and the status if they have to change, unless somebody else changed the profile meanwhile.
+func (r *profileReconciler) write(ctx context.Context, o profileObject, seen *observation) (reconcile.Result, error) {
+	if len(seen.served.Problems) == 0 && !seen.served.Deleted { // somebody may come to ask for it
+		if result, err := r.changeFinalizers(ctx, o, controllerutil.AddFinalizer); err != nil || result.RequeueAfter > 0 {
+			return result, err
+		}
+	}
+	before, _ := o.DeepCopyObject().(client.Object)
+	status, err := statusOf(o.status, seen)
+	if err != nil || equality.Semantic.DeepEqual(*o.status, status) {
+		return reconcile.Result{}, err
+	}
+	if sameButCounts(o.status, &status, equality.Semantic.DeepEqual) {
+		if wait := r.untilCounts(o.GetUID()); wait > 0 {
+			return reconcile.Result{RequeueAfter: wait}, nil
+		}
+	}
+	*o.status = status
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	return written(r.client.Status().Patch(ctx, o.Object, patch), "the profile's status")
+}
+
+// untilCounts returns how long to wait until counts may be written; zero, and remembers it, if they may be now.
+func (r *profileReconciler) untilCounts(profile types.UID) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	if wait := r.counted[profile].Add(r.countsInterval).Sub(now); wait > 0 {
+		return wait
+	}
+	for uid, when := range r.counted { // profiles that are gone are forgotten with those that have been quiet
+		if now.Sub(when) > r.countsInterval {
+			delete(r.counted, uid)
+		}
+	}
+	r.counted[profile] = now
+	return 0
+}
+
+// written returns what follows from the outcome of a write.
+func written(err error, what string) (reconcile.Result, error) {
 	switch {
 	case apierrors.IsNotFound(err): // deleted meanwhile
 		return reconcile.Result{}, nil
 	case apierrors.IsConflict(err):
 		return reconcile.Result{RequeueAfter: retryConflict}, nil
 	case err != nil:
-		return reconcile.Result{}, fmt.Errorf("write the profile's status: %w", err)
+		return reconcile.Result{}, fmt.Errorf("write %s: %w", what, err)
 	}
 	return reconcile.Result{}, nil
 }
 
-// clusterMatching requests every ClusterPatternProfile with match: their status follows from the webhook configuration.
+// clusterMatching requests every ClusterPatternProfile with match: their status follows from the webhook configurations.
 func (r *profileReconciler) clusterMatching(ctx context.Context, _ client.Object) []reconcile.Request {
-	list := &v1alpha1.ClusterPatternProfileList{}
-	if err := r.client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
-		return nil // the cache was synced before the first event: it does not fail
-	}
-	var requests []reconcile.Request
-	for i := range list.Items {
-		if list.Items[i].Spec.Match != nil {
-			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
-		}
-	}
-	return requests
+	return r.requests(ctx, func(o profileObject, served *profiles.Profile, plan *profiles.Plan) bool {
+		selection, _ := plan.Of(served)
+		return o.GetNamespace() == "" && selection != nil
+	})
 }
 
 // namespacedMatching requests every PatternProfile with match.
 func (r *profileReconciler) namespacedMatching(ctx context.Context, _ client.Object) []reconcile.Request {
-	list := &v1alpha1.PatternProfileList{}
-	if err := r.client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
-		return nil // the cache was synced before the first event: it does not fail
+	return r.requests(ctx, func(o profileObject, served *profiles.Profile, plan *profiles.Plan) bool {
+		selection, _ := plan.Of(served)
+		return o.GetNamespace() != "" && selection != nil
+	})
+}
+
+// deletedInside requests the deleted PatternProfiles of a namespace that is about to go, which waits for them.
+func (r *profileReconciler) deletedInside(ctx context.Context, namespace client.Object) []reconcile.Request {
+	if namespace.GetDeletionTimestamp() == nil {
+		return nil
+	}
+	return r.requests(ctx, func(o profileObject, _ *profiles.Profile, _ *profiles.Plan) bool {
+		return o.GetNamespace() == namespace.GetName() && o.GetDeletionTimestamp() != nil
+	})
+}
+
+// requests returns those for the profiles that are chosen.
+func (r *profileReconciler) requests(
+	ctx context.Context, choose func(profileObject, *profiles.Profile, *profiles.Plan) bool,
+) []reconcile.Request {
+	snapshot := r.catalog.current()
+	objects, err := r.catalog.objects(ctx)
+	if err != nil || snapshot == nil { // the cache was synced before the first event: it does not fail
+		return nil
 	}
 	var requests []reconcile.Request
-	for i := range list.Items {
-		if list.Items[i].Spec.Match != nil {
-			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+	for _, o := range objects {
+		served := snapshot.Profile(o.GetNamespace(), o.GetName())
+		if served != nil && choose(o, served, snapshot.Plan()) {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(o)})
 		}
 	}
 	return requests

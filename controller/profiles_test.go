@@ -6,15 +6,19 @@ import (
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
-	"github.com/pillion-dev/pillion/profiles"
 )
 
 func TestAStatusIsWrittenOnce(t *testing.T) {
@@ -22,22 +26,20 @@ func TestAStatusIsWrittenOnce(t *testing.T) {
 	namespaced := namespacedProfile("shop", "a", v1alpha1.FailurePolicyIgnore)
 	namespaced.Spec.GitSync = gitSync()
 	writes := 0
-	r := newProfileReconciler(t, func(error) error { writes++; return nil }, cluster, &namespaced)
+	f := newFixture(t, func(error) error { writes++; return nil }, cluster, &namespaced)
 	tests := map[string]struct {
 		reconcile reconcile.Func
 		object    client.Object
 	}{
-		"of a ClusterPatternProfile": {reconcile: r.reconcileCluster, object: cluster},
-		"of a PatternProfile":        {reconcile: r.reconcileNamespaced, object: &namespaced},
+		"of a ClusterPatternProfile": {reconcile: f.reconcileCluster, object: cluster},
+		"of a PatternProfile":        {reconcile: f.reconcileNamespaced, object: &namespaced},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			writes = 0
 			for range 3 {
-				request := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(test.object)}
-				if _, err := test.reconcile(t.Context(), request); err != nil {
-					t.Fatal(err)
-				}
+				f.settle(t)
+				f.reconcile(t, test.reconcile, test.object)
 			}
 			if writes != 1 {
 				t.Errorf("written %d times", writes)
@@ -60,9 +62,9 @@ func TestAFailedWriteOfAStatus(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			profile := gitSyncProfile(clusterProfile("a", v1alpha1.FailurePolicyIgnore, "", ""))
-			r := newProfileReconciler(t, func(error) error { return test.err }, profile)
-			request := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(profile)}
-			result, err := r.reconcileCluster(t.Context(), request)
+			f := newFixture(t, func(error) error { return test.err }, profile)
+			f.settle(t)
+			result, err := f.reconcileCluster(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(profile)})
 			if (err != nil) != test.wantErr || result.RequeueAfter != test.wantRetry {
 				t.Errorf("error %v, again after %s", err, result.RequeueAfter)
 			}
@@ -70,35 +72,118 @@ func TestAFailedWriteOfAStatus(t *testing.T) {
 	}
 }
 
-// newProfileReconciler has a cluster of the objects; wrote is called after each write of a status, with its error, and says what
-// the write gives instead.
-func newProfileReconciler(t *testing.T, wrote func(error) error, objects ...client.Object) *profileReconciler {
+func TestNothingIsWrittenOfAProfileThatTheCatalogDoesNotHaveYet(t *testing.T) {
+	profile := gitSyncProfile(clusterProfile("a", v1alpha1.FailurePolicyIgnore, "", ""))
+	writes := 0
+	f := newFixture(t, func(error) error { writes++; return nil }, profile)
+	f.reconcile(t, f.reconcileCluster, profile)
+	if writes != 0 {
+		t.Error("a status was written")
+	}
+	f.settle(t)
+	f.reconcile(t, f.reconcileCluster, profile)
+	if writes != 1 {
+		t.Errorf("written %d times", writes)
+	}
+}
+
+func TestCountsAloneAreNotWrittenAtOnce(t *testing.T) {
+	profile := gitSyncProfile(withoutMatch(clusterProfile("a", "", "", "")))
+	writes := 0
+	f := newFixture(t, func(err error) error { writes++; return err }, profile)
+	f.countsInterval = time.Hour
+	f.pods.index = newPodIndex()
+	for range 2 {
+		f.settle(t)
+		f.reconcile(t, f.reconcileCluster, profile)
+	}
+	before := writes
+	for i := range 5 {
+		f.pods.index.put(wovenPod("shop", "web-"+string(rune('a'+i)), `{"a":{"revision":"1"}}`))
+		result := f.reconcile(t, f.reconcileCluster, profile)
+		if waits := result.RequeueAfter > 0; waits != (i > 0) {
+			t.Errorf("after %d Pods again after %s", i+1, result.RequeueAfter)
+		}
+	}
+	if writes != before+1 {
+		t.Errorf("five Pods were written %d times", writes-before)
+	}
+	f.clock = f.clock.Add(2 * time.Hour)
+	f.reconcile(t, f.reconcileCluster, profile)
+	if got := f.cluster(t, "a").Status.Pods; got == nil || got.Outdated != 5 || got.Current != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// fixture is a profileReconciler of a cluster that is not there.
+type fixture struct {
+	*profileReconciler
+
+	clock time.Time
+}
+
+// newFixture has a cluster of the objects; wrote is called after each write of a status, with its error, and says what the write
+// gives instead.
+func newFixture(t *testing.T, wrote func(error) error, objects ...client.Object) *fixture {
 	t.Helper()
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{v1alpha1.AddToScheme, admissionregistrationv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{
+		v1alpha1.AddToScheme, admissionregistrationv1.AddToScheme, corev1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme,
+		metav1.AddMetaToScheme,
+	} {
 		if err := add(scheme); err != nil {
 			t.Fatal(err)
 		}
 	}
-	compiler, err := profiles.NewCompiler()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).WithStatusSubresource(objects...).
+	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).
+		WithStatusSubresource(&v1alpha1.ClusterPatternProfile{}, &v1alpha1.PatternProfile{}).
 		WithInterceptorFuncs(interceptor.Funcs{SubResourcePatch: func(
 			ctx context.Context, c client.Client, sub string, object client.Object, patch client.Patch,
 			options ...client.SubResourcePatchOption,
 		) error {
 			return wrote(c.SubResource(sub).Patch(ctx, object, patch, options...))
 		}}).Build()
-	now := time.Unix(1000, 0)
-	return &profileReconciler{
-		client:   c,
-		compiler: compiler,
-		desired:  &desired{reader: c, name: "pillion", excluded: excluded(), bundle: newBundle()},
-		now: func() time.Time { // a status that is written for the time alone would be written each time
-			now = now.Add(time.Minute)
-			return now
-		},
+	catalog, err := newCatalog(c, excluded())
+	if err != nil {
+		t.Fatal(err)
 	}
+	f := &fixture{clock: time.Unix(1000, 0)}
+	counter := newPodCounter(nil, catalog.tellCounts)
+	f.profileReconciler = &profileReconciler{
+		client: c, catalog: catalog, pods: counter,
+		desired: &desired{reader: c, catalog: catalog, name: "pillion", excluded: excluded(), bundle: newBundle()},
+		finder:  &userFinder{live: c, cached: c, pods: counter, excluded: excluded()},
+		now: func() time.Time { // a status that is written for the time alone would be written each time
+			f.clock = f.clock.Add(time.Second)
+			return f.clock
+		},
+		recheckUsers: 30 * time.Second, countsInterval: 10 * time.Second, counted: map[types.UID]time.Time{},
+	}
+	return f
+}
+
+// settle brings the catalog up to date.
+func (f *fixture) settle(t *testing.T) {
+	t.Helper()
+	if _, err := f.catalog.Reconcile(t.Context(), one()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *fixture) reconcile(t *testing.T, do reconcile.Func, object client.Object) reconcile.Result {
+	t.Helper()
+	result, err := do(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(object)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
+func (f *fixture) cluster(t *testing.T, name string) *v1alpha1.ClusterPatternProfile {
+	t.Helper()
+	profile := &v1alpha1.ClusterPatternProfile{}
+	if err := f.client.Get(t.Context(), types.NamespacedName{Name: name}, profile); err != nil {
+		t.Fatal(err)
+	}
+	return profile
 }

@@ -8,31 +8,35 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/certs"
-	"github.com/pillion-dev/pillion/profiles"
 )
 
 // LeaseName is the Lease in Options.Namespace that the leader among controllers holds.
@@ -44,7 +48,8 @@ type Options struct {
 	Namespace string
 	// CASecret and CertificateSecret name the Secrets that certs.Options speaks of.
 	CASecret, CertificateSecret string
-	// WebhookConfiguration names the MutatingWebhookConfiguration that is filled. It is neither made nor deleted.
+	// WebhookConfiguration names the MutatingWebhookConfiguration and the ValidatingWebhookConfiguration that are filled. They are
+	// neither made nor deleted.
 	WebhookConfiguration string
 
 	// Service is where the API server reaches the webhook, unless WebhookURL is set. With both the certificate is for both.
@@ -62,6 +67,10 @@ type Options struct {
 
 	// CALifetime and CertificateLifetime are the defaults of package certs where they are zero.
 	CALifetime, CertificateLifetime time.Duration
+
+	// RecheckUsers is how often it is looked who still asks for a profile that is deleted or broken; zero: every 30 seconds.
+	// CountsInterval is how often the status of one profile is written for its numbers of Pods alone; zero: every 10 seconds.
+	RecheckUsers, CountsInterval time.Duration
 
 	// Now is the wall clock; nil: time.Now.
 	Now func() time.Time
@@ -90,9 +99,14 @@ func Run(ctx context.Context, restConfig *rest.Config, options Options) error {
 	if err != nil {
 		return err
 	}
+	catalog, err := newCatalog(mgr.GetClient(), options.ExcludedNamespaces)
+	if err != nil {
+		return err
+	}
 	bundle := newBundle()
 	desired := &desired{
 		reader:   mgr.GetClient(),
+		catalog:  catalog,
 		name:     options.WebhookConfiguration,
 		target:   options.target(),
 		excluded: options.ExcludedNamespaces,
@@ -100,8 +114,10 @@ func Run(ctx context.Context, restConfig *rest.Config, options Options) error {
 	}
 	if err := errors.Join(
 		addCertificates(mgr, options, names, bundle),
-		addConfiguration(mgr, desired),
-		addProfiles(mgr, desired, options.Now),
+		addCatalog(mgr, catalog),
+		addConfiguration(mgr, desired, mutatingKind(), bundle.changed.mutating, catalog.planChanged.mutating),
+		addConfiguration(mgr, desired, validatingKind(), bundle.changed.validating, catalog.planChanged.validating),
+		addProfiles(mgr, desired, options),
 	); err != nil {
 		return err
 	}
@@ -127,6 +143,8 @@ func (o *Options) complete() error {
 	slices.Sort(o.ExcludedNamespaces)
 	o.ExcludedNamespaces = slices.Compact(o.ExcludedNamespaces)
 	o.Service.Port = cmp.Or(o.Service.Port, 443)
+	o.RecheckUsers = cmp.Or(o.RecheckUsers, 30*time.Second)
+	o.CountsInterval = cmp.Or(o.CountsInterval, 10*time.Second)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -142,12 +160,13 @@ func (o *Options) target() target {
 	}
 }
 
-// newManager returns a manager whose cache holds profiles and the one webhook configuration. It watches the latter by the field
-// selector metadata.name, because permission to list and watch it is by name. Secrets are read from the API server.
+// newManager returns a manager whose cache holds profiles, the metadata of namespaces and the two webhook configurations. It
+// watches the latter by the field selector metadata.name, because permission to list and watch them is by name. Secrets are
+// read from the API server.
 func newManager(restConfig *rest.Config, options Options) (manager.Manager, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		v1alpha1.AddToScheme, admissionregistrationv1.AddToScheme, corev1.AddToScheme,
+		v1alpha1.AddToScheme, admissionregistrationv1.AddToScheme, corev1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme,
 	} {
 		if err := add(scheme); err != nil {
 			return nil, fmt.Errorf("register API types: %w", err)
@@ -159,9 +178,10 @@ func newManager(restConfig *rest.Config, options Options) (manager.Manager, erro
 		Logger: options.Logger,
 		Cache: cache.Options{
 			ReaderFailOnMissingInformer: true,
-			DefaultTransform:            cache.TransformStripManagedFields(),
+			DefaultTransform:            strip,
 			ByObject: map[client.Object]cache.ByObject{
-				&admissionregistrationv1.MutatingWebhookConfiguration{}: {Field: byName},
+				&admissionregistrationv1.MutatingWebhookConfiguration{}:   {Field: byName},
+				&admissionregistrationv1.ValidatingWebhookConfiguration{}: {Field: byName},
 			},
 		},
 		Client:                        client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}}}},
@@ -180,6 +200,14 @@ func newManager(restConfig *rest.Config, options Options) (manager.Manager, erro
 		return nil, fmt.Errorf("prepare the health endpoints: %w", err)
 	}
 	return mgr, nil
+}
+
+// strip takes from what the cache holds all that nobody reads.
+func strip(object any) (any, error) {
+	if namespace, ok := object.(*metav1.PartialObjectMetadata); ok {
+		namespace.Annotations, namespace.OwnerReferences, namespace.Finalizers = nil, nil, nil
+	}
+	return cache.TransformStripManagedFields()(object)
 }
 
 // addCertificates keeps the certificate: from the start, when one of the Secrets changes, and by time.
@@ -207,33 +235,60 @@ func addCertificates(mgr manager.Manager, options Options, names []string, bundl
 	})
 }
 
-// addConfiguration keeps the webhook configuration: when it, the spec of a profile or the CA bundle changes.
-func addConfiguration(mgr manager.Manager, desired *desired) error {
-	specs := builder.WithPredicates(predicate.GenerationChangedPredicate{})
-	return builder.ControllerManagedBy(mgr).Named("webhook-configuration").
-		Watches(&admissionregistrationv1.MutatingWebhookConfiguration{}, toOne()).
-		Watches(&v1alpha1.ClusterPatternProfile{}, toOne(), specs).
-		Watches(&v1alpha1.PatternProfile{}, toOne(), specs).
-		WatchesRawSource(source.Channel(desired.bundle.changed, toOne())).
-		Complete(&configurationReconciler{client: mgr.GetClient(), desired: desired})
+// addCatalog keeps the catalog: when profiles change.
+func addCatalog(mgr manager.Manager, catalog *catalog) error {
+	return builder.ControllerManagedBy(mgr).Named("catalog").
+		WatchesRawSource(once()). // where there is no profile, that is to be known, too
+		Watches(&v1alpha1.ClusterPatternProfile{}, toOne()).
+		Watches(&v1alpha1.PatternProfile{}, toOne()).
+		Complete(catalog)
 }
 
-// addProfiles keeps the status of profiles: when they change, or the webhook configuration that match depends on.
-func addProfiles(mgr manager.Manager, desired *desired, now func() time.Time) error {
-	compiler, err := profiles.NewCompiler()
-	if err != nil {
-		return fmt.Errorf("prepare the compilation of profiles: %w", err)
+// addConfiguration keeps a webhook configuration: when it or anything else that is told of changes.
+func addConfiguration[E any](
+	mgr manager.Manager, desired *desired, kind configurationKind[E], changes ...chan event.GenericEvent,
+) error {
+	controller := builder.ControllerManagedBy(mgr).Named(strings.ToLower(kind.kind)).Watches(kind.empty(), toOne())
+	for _, changed := range changes {
+		controller.WatchesRawSource(source.Channel(changed, toOne()))
 	}
-	r := &profileReconciler{client: mgr.GetClient(), compiler: compiler, desired: desired, now: now}
-	configuration := &admissionregistrationv1.MutatingWebhookConfiguration{}
+	return controller.Complete(&configurationReconciler[E]{client: mgr.GetClient(), desired: desired, kind: kind})
+}
+
+// addProfiles keeps the status of profiles: when they change, what they come to among others, the webhook configurations that
+// match depends on, or the Pods that carry them.
+func addProfiles(mgr manager.Manager, desired *desired, options Options) error {
+	pods, err := metadata.NewForConfigAndClient(metadata.ConfigFor(mgr.GetConfig()), mgr.GetHTTPClient())
+	if err != nil {
+		return fmt.Errorf("prepare to count Pods: %w", err)
+	}
+	counter := newPodCounter(pods, desired.catalog.tellCounts)
+	r := &profileReconciler{
+		client: mgr.GetClient(), catalog: desired.catalog, desired: desired, pods: counter,
+		finder: &userFinder{
+			live: mgr.GetAPIReader(), cached: mgr.GetClient(), pods: counter, excluded: options.ExcludedNamespaces,
+		},
+		now: options.Now, recheckUsers: options.RecheckUsers, countsInterval: options.CountsInterval,
+		counted: map[types.UID]time.Time{},
+	}
+	mutating, validating := mutatingKind().empty(), validatingKind().empty()
+	cluster := handler.EnqueueRequestsFromMapFunc(r.clusterMatching)
+	namespaced := handler.EnqueueRequestsFromMapFunc(r.namespacedMatching)
+	told := &handler.EnqueueRequestForObject{}
 	return errors.Join(
+		mgr.Add(counter),
 		builder.ControllerManagedBy(mgr).Named("cluster-profiles").
 			For(&v1alpha1.ClusterPatternProfile{}).
-			Watches(configuration, handler.EnqueueRequestsFromMapFunc(r.clusterMatching)).
+			Watches(mutating, cluster).
+			Watches(validating, cluster).
+			WatchesRawSource(source.Channel(desired.catalog.clusterChanged, told)).
 			Complete(reconcile.Func(r.reconcileCluster)),
 		builder.ControllerManagedBy(mgr).Named("profiles").
 			For(&v1alpha1.PatternProfile{}).
-			Watches(configuration, handler.EnqueueRequestsFromMapFunc(r.namespacedMatching)).
+			Watches(mutating, namespaced).
+			Watches(validating, namespaced).
+			WatchesMetadata(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.deletedInside)).
+			WatchesRawSource(source.Channel(desired.catalog.namespacedChanged, told)).
 			Complete(reconcile.Func(r.reconcileNamespaced)),
 	)
 }

@@ -19,7 +19,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	admissionv1 "k8s.io/api/admission/v1"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -27,6 +29,7 @@ import (
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/certs"
+	"github.com/pillion-dev/pillion/profiles"
 	"github.com/pillion-dev/pillion/test/apiserver"
 )
 
@@ -47,7 +50,9 @@ func TestTheControllerOnARealAPIServer(t *testing.T) {
 	}
 	webhook := startWebhook(t)
 	c := &cluster{Client: server.Client, webhook: webhook}
-	c.remove(t, &admissionregistrationv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "pillion"}})
+	for _, configuration := range configurations() {
+		c.remove(t, configuration)
+	}
 	stop := startController(t, server, webhook.url)
 
 	for _, part := range []struct {
@@ -63,6 +68,13 @@ func TestTheControllerOnARealAPIServer(t *testing.T) {
 		{"nothing is written when nothing changed", (*cluster).rests},
 		{"the API server sends a Pod to the entry that is for it, and to no other", (*cluster).routes},
 		{"selections beyond the bound are refused until there is room", (*cluster).bounds},
+		{"policy that enforces has two entries, and is ready once both stand", (*cluster).enforces},
+		{"profiles that come after each other in a circle say so", (*cluster).circles},
+		{"a spec that cannot be used leaves the last good one serving", (*cluster).breaks},
+		{"Pods are counted", (*cluster).counts},
+		{"a deleted profile is kept while somebody asks for it", (*cluster).keeps},
+		{"a deleted profile is let go when an administrator says so", (*cluster).releases},
+		{"a namespace that goes waits for no profile", (*cluster).terminates},
 		{"a lost certificate is made again", (*cluster).certificates},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.run(c, t) }) {
@@ -92,6 +104,8 @@ func startController(t *testing.T, server *apiserver.Server, webhookURL string) 
 			WebhookURL:           webhookURL,
 			ExcludedNamespaces:   []string{"kube-system"},
 			LeaderElection:       true,
+			RecheckUsers:         100 * time.Millisecond,
+			CountsInterval:       100 * time.Millisecond,
 			Logger:               testr.New(t),
 		})
 	}()
@@ -117,9 +131,11 @@ func (c *cluster) withoutConfiguration(t *testing.T) {
 }
 
 func (c *cluster) fills(t *testing.T) {
-	c.create(t, &admissionregistrationv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{
-		Name: "pillion", Annotations: map[string]string{"theirs": "kept"}, Labels: map[string]string{"theirs": "kept"},
-	}})
+	for _, configuration := range configurations() {
+		configuration.SetAnnotations(map[string]string{"theirs": "kept"})
+		configuration.SetLabels(map[string]string{"theirs": "kept"})
+		c.create(t, configuration)
+	}
 	c.awaitProfile(t, "site-content", "Accepted True Accepted", "Ready True Ready")
 	configuration := c.configuration(t)
 	want := []string{"pods.pillion.dev", "namespaces.pillion.dev", "match-" + idOf("env=prod", "app=web") + ".pillion.dev"}
@@ -129,6 +145,10 @@ func (c *cluster) fills(t *testing.T) {
 	if configuration.Annotations["theirs"] != "kept" || configuration.Labels["theirs"] != "kept" {
 		t.Errorf("annotations %v, labels %v", configuration.Annotations, configuration.Labels)
 	}
+	c.await(t, func() (bool, error) {
+		got := c.validations(t)
+		return slices.Equal(got, []string{"profiles.pillion.dev"}), fmt.Errorf("validating entries %q", got)
+	})
 	profile := &v1alpha1.ClusterPatternProfile{}
 	c.get(t, types.NamespacedName{Name: "site-content"}, profile)
 	if profile.Status.Kind != v1alpha1.KindGitSync || profile.Status.Revision == "" ||
@@ -259,7 +279,7 @@ func (c *cluster) routes(t *testing.T) {
 
 	const pods, asking = "/inject/pods", "/inject/namespaces"
 	prod := "/inject/match/" + idOf("env=prod", "app=web")
-	shop := "/inject/any/" + (&selection{Policy: v1alpha1.FailurePolicyFail, Inside: true}).id()
+	shop := "/inject/any/" + (&profiles.Selection{Policy: v1alpha1.FailurePolicyFail, Inside: true}).ID()
 	annotated := func(value string) func(*corev1.Pod) {
 		return func(pod *corev1.Pod) {
 			metav1.SetMetaDataAnnotation(&pod.ObjectMeta, v1alpha1.InjectKey, value)
@@ -325,7 +345,7 @@ func (c *cluster) routes(t *testing.T) {
 }
 
 func (c *cluster) bounds(t *testing.T) {
-	fail := numbered(12, v1alpha1.FailurePolicyFail)
+	fail := numbered("p", 12, v1alpha1.FailurePolicyFail)
 	for i := range fail {
 		fail[i].CreationTimestamp = metav1.Time{}
 		c.create(t, gitSyncProfile(fail[i]))
@@ -346,14 +366,14 @@ func (c *cluster) bounds(t *testing.T) {
 		}
 	}
 
-	ignore := numbered(12, v1alpha1.FailurePolicyIgnore)
+	ignore := numbered("p", 12, v1alpha1.FailurePolicyIgnore)
 	for i := range ignore {
 		ignore[i].Name, ignore[i].CreationTimestamp = "i"+ignore[i].Name, metav1.Time{}
 		c.create(t, gitSyncProfile(ignore[i]))
 	}
 	want := []string{
 		podsEntry, namespacesEntry,
-		matchEntryName((&selection{Policy: v1alpha1.FailurePolicyFail, Inside: true}).id()), matchEntryName(idOf("", "")),
+		matchEntryName((&profiles.Selection{Policy: v1alpha1.FailurePolicyFail, Inside: true}).ID()), matchEntryName(idOf("", "")),
 	}
 	c.await(t, func() (bool, error) {
 		diff := cmp.Diff(want, entryNames(c.configuration(t)))
@@ -362,6 +382,194 @@ func (c *cluster) bounds(t *testing.T) {
 	for i := range ignore {
 		c.awaitProfile(t, ignore[i].Name, "Accepted True Accepted", "Ready True Ready")
 	}
+}
+
+func (c *cluster) enforces(t *testing.T) {
+	selection := profiles.Selection{
+		Policy: v1alpha1.FailurePolicyFail, Enforce: true, Namespaces: *equal("env=prod"), Pods: *equal("app=audited"),
+	}
+	entry, verification := matchEntryName(selection.ID()), verifyEntryName(selection.ID())
+	c.remove(t, configurations()[1])
+	c.create(t, gitSyncProfile(enforcing(clusterProfile("audit", v1alpha1.FailurePolicyFail, "env=prod", "app=audited"))))
+	c.awaitProfile(t, "audit", "Accepted True Accepted", "Ready False WebhookConfigurationNotFound")
+	c.create(t, configurations()[1])
+	c.awaitProfile(t, "audit", "Accepted True Accepted", "Ready True Ready")
+	if got := c.validations(t); !slices.Equal(got, []string{profilesEntry, verification}) {
+		t.Errorf("validating entries %q", got)
+	}
+	if got := entryNames(c.configuration(t)); !slices.Contains(got, entry) {
+		t.Errorf("mutating entries %q", got)
+	}
+	c.await(t, func() (bool, error) { // neither none nor a mark keeps it off, and it is asked again about what is to be stored
+		c.webhook.forget()
+		pod := podIn("prod")
+		pod.Labels = map[string]string{"app": "audited", v1alpha1.InjectedKey: "true"}
+		pod.Annotations = map[string]string{v1alpha1.InjectKey: "none"}
+		err := c.Create(t.Context(), pod, client.DryRunAll)
+		want := []string{"/inject/enforce/" + selection.ID(), "/verify/enforce/" + selection.ID()}
+		return slices.Equal(c.webhook.calls(), want), errors.Join(err, fmt.Errorf("calls %q, want %q", c.webhook.calls(), want))
+	})
+	c.remove(t, gitSyncProfile(clusterProfile("audit", "", "", "")))
+	c.await(t, func() (bool, error) {
+		mutating, validating := entryNames(c.configuration(t)), c.validations(t)
+		gone := !slices.Contains(mutating, entry) && !slices.Contains(validating, verification)
+		return gone, fmt.Errorf("entries %q %q", mutating, validating)
+	})
+}
+
+func (c *cluster) circles(t *testing.T) {
+	one, other := c.onDemand("one"), c.onDemand("other")
+	other.Spec.After = []string{"one"}
+	c.create(t, other)
+	c.awaitProfile(t, "other", "Accepted False InvalidSpec", "Ready False NotAccepted")
+	c.create(t, one)
+	c.awaitProfile(t, "other", "Accepted True Accepted", "Ready True Ready")
+	c.awaitProfile(t, "one", "Accepted True Accepted", "Ready True Ready")
+	c.change(t, one, func() { one.Spec.After = []string{"other"} })
+	for _, name := range []string{"one", "other"} {
+		c.await(t, func() (bool, error) {
+			profile := &v1alpha1.ClusterPatternProfile{}
+			c.get(t, types.NamespacedName{Name: name}, profile)
+			condition := meta.FindStatusCondition(profile.Status.Conditions, v1alpha1.ConditionAccepted)
+			return condition.Status == metav1.ConditionFalse, fmt.Errorf("%s: %+v", name, profile.Status)
+		})
+	}
+	c.change(t, one, func() { one.Spec.After = nil })
+	c.awaitProfile(t, "one", "Accepted True Accepted", "Ready True Ready")
+	c.awaitProfile(t, "other", "Accepted True Accepted", "Ready True Ready")
+	c.remove(t, other)
+	c.remove(t, one)
+}
+
+func (c *cluster) breaks(t *testing.T) {
+	profile := c.onDemand("breaks")
+	c.create(t, profile)
+	c.awaitProfile(t, "breaks", "Accepted True Accepted", "Ready True Ready")
+	c.get(t, client.ObjectKeyFromObject(profile), profile)
+	good, revision := profile.Status.LastGood, profile.Status.Revision
+	if good == nil || good.Generation != profile.Generation || !bytes.Contains(good.Spec.Raw, []byte(profile.Spec.GitSync.Repo)) {
+		t.Fatalf("last good: %+v", good)
+	}
+	deployment := deploymentIn("plain", "asks-for-breaks", "breaks")
+	c.create(t, deployment)
+	c.change(t, profile, func() { profile.Spec.Overridable = []string{"noSuchField"} })
+	c.awaitProfile(t, "breaks", "Accepted False InvalidSpec", "Ready False ServingLastGood")
+	c.awaitUse(t, "breaks", "True AskedFor", "1 still ask for the profile: Deployment plain/asks-for-breaks.")
+	c.get(t, client.ObjectKeyFromObject(profile), profile)
+	if !cmp.Equal(profile.Status.LastGood, good) || profile.Status.Revision != revision {
+		t.Errorf("last good %+v, revision %s", profile.Status.LastGood, profile.Status.Revision)
+	}
+	c.remove(t, deployment)
+	c.await(t, func() (bool, error) {
+		c.get(t, client.ObjectKeyFromObject(profile), profile)
+		return profile.Status.LastGood == nil, errors.New("the last good spec stays although nobody asks")
+	})
+	c.awaitProfile(t, "breaks", "Accepted False InvalidSpec", "Ready False NotAccepted")
+	c.awaitUse(t, "breaks", "", "")
+	c.change(t, profile, func() { profile.Spec.Overridable = nil })
+	c.awaitProfile(t, "breaks", "Accepted True Accepted", "Ready True Ready")
+	c.remove(t, profile)
+}
+
+func (c *cluster) counts(t *testing.T) {
+	c.create(t, c.onDemand("counted"))
+	c.awaitProfile(t, "counted", "Accepted True Accepted", "Ready True Ready")
+	profile := &v1alpha1.ClusterPatternProfile{}
+	c.get(t, types.NamespacedName{Name: "counted"}, profile)
+	current := fmt.Sprintf(`{"counted":{"kind":"GitSync","revision":%q,"containers":[]}}`, profile.Status.Revision)
+	var pods []*corev1.Pod
+	for i, injected := range []string{current, current, `{"counted":{"revision":"old"}}`} {
+		pod := podIn("plain")
+		pod.Name, pod.GenerateName = fmt.Sprintf("counted-%d", i), ""
+		pod.Labels = map[string]string{v1alpha1.InjectedKey: "true"}
+		pod.Annotations = map[string]string{v1alpha1.InjectedKey: injected}
+		c.create(t, pod)
+		pods = append(pods, pod)
+	}
+	c.awaitCounts(t, "counted", v1alpha1.PodCounts{Current: 2, Outdated: 1})
+	shadow := &v1alpha1.PatternProfile{ObjectMeta: metav1.ObjectMeta{Namespace: "plain", Name: "counted"}}
+	shadow.Spec.GitSync = gitSync()
+	c.create(t, shadow)
+	shadowed := podIn("plain")
+	shadowed.Labels = map[string]string{v1alpha1.InjectedKey: "true"}
+	shadowed.Annotations = map[string]string{v1alpha1.InjectedKey: `{"counted":{"revision":"old","namespace":"plain"}}`}
+	c.create(t, shadowed)
+	pods = append(pods, shadowed)
+	c.await(t, func() (bool, error) {
+		c.get(t, client.ObjectKeyFromObject(shadow), shadow)
+		return shadow.Status.Pods != nil && *shadow.Status.Pods == v1alpha1.PodCounts{Outdated: 1},
+			fmt.Errorf("the PatternProfile has %+v", shadow.Status.Pods)
+	})
+	c.awaitCounts(t, "counted", v1alpha1.PodCounts{Current: 2, Outdated: 1})
+	c.remove(t, shadow)
+	for _, pod := range pods {
+		if err := c.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.awaitCounts(t, "counted", v1alpha1.PodCounts{})
+	c.remove(t, profile)
+}
+
+func (c *cluster) keeps(t *testing.T) {
+	profile := c.onDemand("kept")
+	c.create(t, profile)
+	c.awaitProfile(t, "kept", "Accepted True Accepted", "Ready True Ready")
+	deployment, elsewhere := deploymentIn("plain", "asks", "kept"), deploymentIn("shop", "asks-for-its-own", "kept")
+	own := &v1alpha1.PatternProfile{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "kept"}}
+	own.Spec.GitSync = gitSync()
+	c.create(t, own)
+	c.create(t, deployment)
+	c.create(t, elsewhere)
+	c.await(t, func() (bool, error) { // it is accepted with its finalizer
+		c.get(t, client.ObjectKeyFromObject(own), own)
+		return conditionsAre(own.Status, "Accepted True Accepted", "Ready True Ready")
+	})
+	c.remove(t, profile)
+	c.awaitProfile(t, "kept", "Accepted True Accepted", "Ready False Terminating")
+	c.awaitUse(t, "kept", "True AskedFor", "1 still ask for the profile: Deployment plain/asks.")
+	namespace := &corev1.Namespace{}
+	c.get(t, types.NamespacedName{Name: "prod"}, namespace)
+	c.change(t, namespace, func() { namespace.Labels[v1alpha1.InjectKey] = "site-content.kept" })
+	c.awaitUse(t, "kept", "True AskedFor", "2 still ask for the profile: Deployment plain/asks, Namespace prod.")
+	c.remove(t, deployment)
+	c.awaitUse(t, "kept", "True AskedFor", "1 still ask for the profile: Namespace prod.")
+	c.change(t, namespace, func() { delete(namespace.Labels, v1alpha1.InjectKey) })
+	c.awaitGone(t, profile)
+	c.remove(t, elsewhere)
+	c.remove(t, own)
+	c.awaitGone(t, own)
+}
+
+func (c *cluster) releases(t *testing.T) {
+	profile, deployment := c.onDemand("released"), deploymentIn("plain", "asks-for-released", "released")
+	c.create(t, profile)
+	c.create(t, deployment)
+	c.awaitProfile(t, "released", "Accepted True Accepted", "Ready True Ready")
+	c.remove(t, profile)
+	c.awaitProfile(t, "released", "Accepted True Accepted", "Ready False Terminating")
+	c.change(t, profile, func() { profile.Annotations = map[string]string{v1alpha1.ReleaseKey: "true"} })
+	c.awaitGone(t, profile)
+	c.remove(t, deployment)
+}
+
+func (c *cluster) terminates(t *testing.T) {
+	c.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "going"}})
+	profile := &v1alpha1.PatternProfile{ObjectMeta: metav1.ObjectMeta{Namespace: "going", Name: "local"}}
+	profile.Spec.GitSync = gitSync()
+	c.create(t, profile)
+	c.create(t, deploymentIn("going", "asks", "local"))
+	c.await(t, func() (bool, error) {
+		c.get(t, client.ObjectKeyFromObject(profile), profile)
+		return conditionsAre(profile.Status, "Accepted True Accepted", "Ready True Ready")
+	})
+	c.remove(t, profile)
+	c.await(t, func() (bool, error) {
+		c.get(t, client.ObjectKeyFromObject(profile), profile)
+		return conditionsAre(profile.Status, "Accepted True Accepted", "Ready False Terminating")
+	})
+	c.remove(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "going"}})
+	c.awaitGone(t, profile)
 }
 
 func (c *cluster) certificates(t *testing.T) {
@@ -389,6 +597,81 @@ func (c *cluster) certificates(t *testing.T) {
 		}
 		return true, nil
 	})
+}
+
+// onDemand returns a ClusterPatternProfile that only those get who ask.
+func (*cluster) onDemand(name string) *v1alpha1.ClusterPatternProfile {
+	return gitSyncProfile(withoutMatch(clusterProfile(name, "", "", "")))
+}
+
+// deploymentIn returns a Deployment whose Pods ask for profiles.
+func deploymentIn(namespace, name, asksFor string) *appsv1.Deployment {
+	labels := map[string]string{"app": name}
+	return &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec: appsv1.DeploymentSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: labels, Annotations: map[string]string{v1alpha1.InjectKey: asksFor}},
+				Spec:       podIn(namespace).Spec,
+			},
+		},
+	}
+}
+
+// change changes an object as it is now.
+func (c *cluster) change(t *testing.T, object client.Object, change func()) {
+	t.Helper()
+	c.await(t, func() (bool, error) {
+		c.get(t, client.ObjectKeyFromObject(object), object)
+		change()
+		err := c.Update(t.Context(), object)
+		return err == nil, err
+	})
+}
+
+func (c *cluster) awaitGone(t *testing.T, object client.Object) {
+	t.Helper()
+	c.await(t, func() (bool, error) {
+		err := c.Get(t.Context(), client.ObjectKeyFromObject(object), object)
+		return apierrors.IsNotFound(err), errors.Join(err, fmt.Errorf("it is still there, with finalizers %q", object.GetFinalizers()))
+	})
+}
+
+func (c *cluster) awaitCounts(t *testing.T, name string, want v1alpha1.PodCounts) {
+	t.Helper()
+	c.await(t, func() (bool, error) {
+		profile := &v1alpha1.ClusterPatternProfile{}
+		c.get(t, types.NamespacedName{Name: name}, profile)
+		return profile.Status.Pods != nil && *profile.Status.Pods == want, fmt.Errorf("%+v, want %+v", profile.Status.Pods, want)
+	})
+}
+
+// awaitUse waits until the condition InUse is as given, as "STATUS REASON" and the message; both empty: there is none.
+func (c *cluster) awaitUse(t *testing.T, name, want, message string) {
+	t.Helper()
+	c.await(t, func() (bool, error) {
+		profile := &v1alpha1.ClusterPatternProfile{}
+		c.get(t, types.NamespacedName{Name: name}, profile)
+		condition := meta.FindStatusCondition(profile.Status.Conditions, v1alpha1.ConditionInUse)
+		if condition == nil {
+			return want == "", errors.New("no condition InUse")
+		}
+		got := string(condition.Status) + " " + condition.Reason
+		return got == want && condition.Message == message, fmt.Errorf("InUse %s: %s", got, condition.Message)
+	})
+}
+
+// validations returns the names of the validating entries.
+func (c *cluster) validations(t *testing.T) []string {
+	t.Helper()
+	configuration := &admissionregistrationv1.ValidatingWebhookConfiguration{}
+	c.get(t, types.NamespacedName{Name: "pillion"}, configuration)
+	var names []string
+	for i := range configuration.Webhooks {
+		names = append(names, configuration.Webhooks[i].Name)
+	}
+	return names
 }
 
 func (c *cluster) create(t *testing.T, object client.Object) {
@@ -467,11 +750,14 @@ func gitSyncProfile(profile v1alpha1.ClusterPatternProfile) *v1alpha1.ClusterPat
 
 // idOf is the id of an Ignore selection by labels, each KEY=VALUE or empty.
 func idOf(namespaces, pods string) string {
-	return (&selection{
-		Policy:     v1alpha1.FailurePolicyIgnore,
-		Namespaces: canonical(equal(namespaces)),
-		Pods:       canonical(equal(pods)),
-	}).id()
+	selection := profiles.Selection{Policy: v1alpha1.FailurePolicyIgnore}
+	if selector := equal(namespaces); selector != nil {
+		selection.Namespaces = *selector
+	}
+	if selector := equal(pods); selector != nil {
+		selection.Pods = *selector
+	}
+	return selection.ID()
 }
 
 func entryNames(configuration *admissionregistrationv1.MutatingWebhookConfiguration) []string {
@@ -545,4 +831,13 @@ func (w *webhook) ServeHTTP(response http.ResponseWriter, request *http.Request)
 	review.Request = nil
 	response.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(response).Encode(review)
+}
+
+// configurations are the objects that the installation has and the controller fills.
+func configurations() []client.Object {
+	meta := metav1.ObjectMeta{Name: "pillion"}
+	return []client.Object{
+		&admissionregistrationv1.MutatingWebhookConfiguration{ObjectMeta: meta},
+		&admissionregistrationv1.ValidatingWebhookConfiguration{ObjectMeta: meta},
+	}
 }

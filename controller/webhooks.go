@@ -13,19 +13,22 @@ import (
 )
 
 // How long the API server waits for an answer, in seconds. A Pod that is refused without one waits longer than a Pod that is
-// admitted without.
+// admitted without; one who writes a profile can wait.
 const (
-	failTimeout   = 5
-	ignoreTimeout = 2
+	failTimeout     = 5
+	ignoreTimeout   = 2
+	profilesTimeout = 5
 )
 
 // The names of the entries. Each has to be unique and a domain of three parts.
 const (
 	podsEntry       = "pods." + v1alpha1.Group
 	namespacesEntry = "namespaces." + v1alpha1.Group
+	profilesEntry   = "profiles." + v1alpha1.Group
 )
 
-func matchEntryName(id string) string { return "match-" + id + "." + v1alpha1.Group }
+func matchEntryName(id string) string  { return "match-" + id + "." + v1alpha1.Group }
+func verifyEntryName(id string) string { return "verify-" + id + "." + v1alpha1.Group }
 
 // CEL over the Pod as it is when the entry's turn comes, after earlier entries and other webhooks. None of it can err, which
 // would refuse the Pod: annotations and labels may be absent.
@@ -40,6 +43,10 @@ const (
 	notWoven    = "!('" + v1alpha1.InjectedKey + "' in " + labels + ")"
 )
 
+// specChanged spares profiles of which only the metadata is written: whatever has become of the spec since, a finalizer can be
+// taken off and an annotation set.
+const specChanged = "request.operation == 'CREATE' || object.?spec != oldObject.?spec"
+
 // target is where the API server reaches the webhook, and what it trusts there.
 type target struct {
 	// service is used unless url is set. Its path is left open.
@@ -49,13 +56,12 @@ type target struct {
 	caBundle []byte
 }
 
-// compileWebhooks returns the entries of the webhook configuration: for the Pods that ask, for the namespaces that ask for their
-// Pods, and for each selection of the plan. They are disjoint but for Pods that several selections match, whose first call
-// decides for all. Every field that the API server would default is set, so that what is read back is equal.
-func compileWebhooks(p plan, to target, excluded []string) []admissionregistrationv1.MutatingWebhook {
-	outside := metav1.LabelSelectorRequirement{
-		Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpNotIn, Values: excluded,
-	}
+// compileWebhooks returns the entries that change Pods: for the Pods that ask, for the namespaces that ask for their Pods, and
+// for each selection of the plan. They are disjoint but for Pods that several selections match, whose first call decides for
+// all; only those that enforce are called again, if need be. Every field that the API server would default is set, so that what
+// is read back is equal.
+func compileWebhooks(p *profiles.Plan, to target, excluded []string) []admissionregistrationv1.MutatingWebhook {
+	outside := outsideOf(excluded)
 	asking := []metav1.LabelSelectorRequirement{
 		outside,
 		{Key: v1alpha1.InjectKey, Operator: metav1.LabelSelectorOpExists},
@@ -66,66 +72,83 @@ func compileWebhooks(p plan, to target, excluded []string) []admissionregistrati
 			name: podsEntry, path: profiles.PathPods, policy: v1alpha1.FailurePolicyFail,
 			namespaces: metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{outside}},
 			conditions: []admissionregistrationv1.MatchCondition{{Name: "asks", Expression: asksForSome}},
-		}.webhook(to),
+		}.mutating(to),
 		entry{
 			name: namespacesEntry, path: profiles.PathNamespaces, policy: v1alpha1.FailurePolicyFail,
 			namespaces: metav1.LabelSelector{MatchExpressions: asking},
 			conditions: []admissionregistrationv1.MatchCondition{{Name: "has-no-annotation", Expression: asksNothing}},
-		}.webhook(to),
+		}.mutating(to),
 	}
-	for i := range p.selections {
-		webhooks = append(webhooks, matchEntry(&p.selections[i], outside).webhook(to))
+	for i := range p.Selections {
+		webhooks = append(webhooks, matchEntry(&p.Selections[i], outside).mutating(to))
 	}
 	return webhooks
 }
 
-// matchEntry returns the entry of a selection: for Pods that neither ask nor decline, themselves or by their namespace.
-func matchEntry(s *selection, outside metav1.LabelSelectorRequirement) entry {
-	namespaces := *s.Namespaces.DeepCopy()
-	namespaces.MatchExpressions = append(namespaces.MatchExpressions, outside,
-		metav1.LabelSelectorRequirement{Key: v1alpha1.InjectKey, Operator: metav1.LabelSelectorOpDoesNotExist})
-	if s.Inside {
-		namespaces.MatchExpressions = append(namespaces.MatchExpressions, metav1.LabelSelectorRequirement{
-			Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpIn, Values: s.in,
-		})
+// compileValidations returns the entries that check what is to be stored: profiles, and for each selection that enforces the Pods
+// that it selects.
+func compileValidations(p *profiles.Plan, to target, excluded []string) []admissionregistrationv1.ValidatingWebhook {
+	webhooks := []admissionregistrationv1.ValidatingWebhook{profilesWebhook(to)}
+	for i := range p.Selections {
+		if s := &p.Selections[i]; s.Enforce {
+			e := matchEntry(s, outsideOf(excluded))
+			e.name, e.path = verifyEntryName(s.ID()), profiles.PathVerify+s.ID()
+			webhooks = append(webhooks, e.validating(to))
+		}
 	}
-	return entry{
-		name: matchEntryName(s.id()), path: s.path(), policy: s.Policy,
-		namespaces: namespaces,
-		pods:       *s.Pods.DeepCopy(),
-		conditions: []admissionregistrationv1.MatchCondition{
-			{Name: "has-no-annotation", Expression: asksNothing},
-			{Name: "not-woven", Expression: notWoven},
-		},
+	return webhooks
+}
+
+func outsideOf(excluded []string) metav1.LabelSelectorRequirement {
+	return metav1.LabelSelectorRequirement{
+		Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpNotIn, Values: excluded,
 	}
 }
 
-// entry is what one entry differs by from the others.
+// matchEntry returns the entry of a selection: for Pods that neither ask nor decline, themselves or by their namespace, unless
+// the selection enforces.
+func matchEntry(s *profiles.Selection, outside metav1.LabelSelectorRequirement) entry {
+	e := entry{
+		name: matchEntryName(s.ID()), path: s.Path(), policy: s.Policy, reinvoked: s.Enforce,
+		namespaces: *s.Namespaces.DeepCopy(),
+		pods:       *s.Pods.DeepCopy(),
+	}
+	require := func(requirement metav1.LabelSelectorRequirement) {
+		e.namespaces.MatchExpressions = append(e.namespaces.MatchExpressions, requirement)
+	}
+	require(outside)
+	if !s.Enforce {
+		require(metav1.LabelSelectorRequirement{Key: v1alpha1.InjectKey, Operator: metav1.LabelSelectorOpDoesNotExist})
+		e.conditions = []admissionregistrationv1.MatchCondition{
+			{Name: "has-no-annotation", Expression: asksNothing},
+			{Name: "not-woven", Expression: notWoven},
+		}
+	}
+	if s.Inside {
+		require(metav1.LabelSelectorRequirement{Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpIn, Values: s.In})
+	}
+	return e
+}
+
+// entry is what one entry for Pods differs by from the others.
 type entry struct {
 	name, path       string
 	policy           v1alpha1.FailurePolicy
 	namespaces, pods metav1.LabelSelector
 	conditions       []admissionregistrationv1.MatchCondition
+	reinvoked        bool
 }
 
-func (e entry) webhook(to target) admissionregistrationv1.MutatingWebhook {
-	failurePolicy, timeout := admissionregistrationv1.Fail, int32(failTimeout)
-	if e.policy == v1alpha1.FailurePolicyIgnore {
-		failurePolicy, timeout = admissionregistrationv1.Ignore, ignoreTimeout
+func (e entry) mutating(to target) admissionregistrationv1.MutatingWebhook {
+	failurePolicy, timeout := e.failure()
+	reinvocation := admissionregistrationv1.NeverReinvocationPolicy
+	if e.reinvoked {
+		reinvocation = admissionregistrationv1.IfNeededReinvocationPolicy
 	}
-	mirror := admissionregistrationv1.MatchCondition{Name: "not-mirror", Expression: notMirror}
 	return admissionregistrationv1.MutatingWebhook{
-		Name:         e.name,
-		ClientConfig: to.clientConfig(e.path),
-		Rules: []admissionregistrationv1.RuleWithOperations{{
-			Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
-			Rule: admissionregistrationv1.Rule{
-				APIGroups:   []string{corev1.GroupName},
-				APIVersions: []string{"v1"},
-				Resources:   []string{"pods"},
-				Scope:       new(admissionregistrationv1.NamespacedScope),
-			},
-		}},
+		Name:                    e.name,
+		ClientConfig:            to.clientConfig(e.path),
+		Rules:                   podRules(),
 		FailurePolicy:           &failurePolicy,
 		MatchPolicy:             new(admissionregistrationv1.Equivalent),
 		NamespaceSelector:       &e.namespaces,
@@ -133,8 +156,77 @@ func (e entry) webhook(to target) admissionregistrationv1.MutatingWebhook {
 		SideEffects:             new(admissionregistrationv1.SideEffectClassNone),
 		TimeoutSeconds:          &timeout,
 		AdmissionReviewVersions: []string{"v1"},
-		ReinvocationPolicy:      new(admissionregistrationv1.NeverReinvocationPolicy),
-		MatchConditions:         slices.Concat([]admissionregistrationv1.MatchCondition{mirror}, e.conditions),
+		ReinvocationPolicy:      &reinvocation,
+		MatchConditions:         e.allConditions(),
+	}
+}
+
+func (e entry) validating(to target) admissionregistrationv1.ValidatingWebhook {
+	failurePolicy, timeout := e.failure()
+	return admissionregistrationv1.ValidatingWebhook{
+		Name:                    e.name,
+		ClientConfig:            to.clientConfig(e.path),
+		Rules:                   podRules(),
+		FailurePolicy:           &failurePolicy,
+		MatchPolicy:             new(admissionregistrationv1.Equivalent),
+		NamespaceSelector:       &e.namespaces,
+		ObjectSelector:          &e.pods,
+		SideEffects:             new(admissionregistrationv1.SideEffectClassNone),
+		TimeoutSeconds:          &timeout,
+		AdmissionReviewVersions: []string{"v1"},
+		MatchConditions:         e.allConditions(),
+	}
+}
+
+// failure returns what becomes of a Pod when the webhook cannot answer, and how long it is waited for.
+func (e entry) failure() (admissionregistrationv1.FailurePolicyType, int32) {
+	if e.policy == v1alpha1.FailurePolicyIgnore {
+		return admissionregistrationv1.Ignore, ignoreTimeout
+	}
+	return admissionregistrationv1.Fail, failTimeout
+}
+
+func (e entry) allConditions() []admissionregistrationv1.MatchCondition {
+	mirror := admissionregistrationv1.MatchCondition{Name: "not-mirror", Expression: notMirror}
+	return slices.Concat([]admissionregistrationv1.MatchCondition{mirror}, e.conditions)
+}
+
+// podRules are of the creation of Pods, and of nothing else.
+func podRules() []admissionregistrationv1.RuleWithOperations {
+	return []admissionregistrationv1.RuleWithOperations{{
+		Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
+		Rule: admissionregistrationv1.Rule{
+			APIGroups:   []string{corev1.GroupName},
+			APIVersions: []string{"v1"},
+			Resources:   []string{"pods"},
+			Scope:       new(admissionregistrationv1.NamespacedScope),
+		},
+	}}
+}
+
+// profilesWebhook is the entry that answers whoever writes a profile. An outage keeps nobody from it: the profile's conditions
+// tell the same.
+func profilesWebhook(to target) admissionregistrationv1.ValidatingWebhook {
+	return admissionregistrationv1.ValidatingWebhook{
+		Name:         profilesEntry,
+		ClientConfig: to.clientConfig(profiles.PathProfiles),
+		Rules: []admissionregistrationv1.RuleWithOperations{{
+			Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create, admissionregistrationv1.Update},
+			Rule: admissionregistrationv1.Rule{
+				APIGroups:   []string{v1alpha1.Group},
+				APIVersions: []string{v1alpha1.GroupVersion.Version},
+				Resources:   []string{"patternprofiles", "clusterpatternprofiles"},
+				Scope:       new(admissionregistrationv1.AllScopes),
+			},
+		}},
+		FailurePolicy:           new(admissionregistrationv1.Ignore),
+		MatchPolicy:             new(admissionregistrationv1.Equivalent),
+		NamespaceSelector:       &metav1.LabelSelector{},
+		ObjectSelector:          &metav1.LabelSelector{},
+		SideEffects:             new(admissionregistrationv1.SideEffectClassNone),
+		TimeoutSeconds:          new(int32(profilesTimeout)),
+		AdmissionReviewVersions: []string{"v1"},
+		MatchConditions:         []admissionregistrationv1.MatchCondition{{Name: "spec-changed", Expression: specChanged}},
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/profiles"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -28,16 +29,26 @@ func TestCompiledWebhooksAreTheGoldenOnes(t *testing.T) {
 		clusterProfile("asked-for-only", v1alpha1.FailurePolicyFail, "", ""),
 	}
 	cluster[2].Spec.Match = nil
+	cluster = append(cluster,
+		enforcing(clusterProfile("audit-log", v1alpha1.FailurePolicyFail, "env=prod", "")),
+		enforcing(clusterProfile("trace", v1alpha1.FailurePolicyIgnore, "env=prod", "app=web")))
 	namespaced := []v1alpha1.PatternProfile{
 		namespacedProfile("shop", "metrics", v1alpha1.FailurePolicyIgnore),
 		namespacedProfile("blog", "metrics", v1alpha1.FailurePolicyIgnore),
 		namespacedProfile("shop", "config", v1alpha1.FailurePolicyFail),
 	}
-	got, err := yaml.Marshal(compileWebhooks(planSelections(cluster, namespaced, excluded()), service(), excluded()))
+	p := planOf(t, cluster, namespaced)
+	checkGolden(t, "webhooks.yaml", compileWebhooks(p, service(), excluded()))
+	checkGolden(t, "validations.yaml", compileValidations(p, service(), excluded()))
+}
+
+func checkGolden(t *testing.T, name string, entries any) {
+	t.Helper()
+	got, err := yaml.Marshal(entries)
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden := filepath.Join("testdata", "webhooks.yaml")
+	golden := filepath.Join("testdata", name)
 	if *update {
 		if err := os.WriteFile(golden, got, 0o644); err != nil {
 			t.Fatal(err)
@@ -48,189 +59,131 @@ func TestCompiledWebhooksAreTheGoldenOnes(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("(-want +got; -update writes it):\n%s", diff)
+		t.Errorf("%s (-want +got; -update writes it):\n%s", name, diff)
 	}
 }
 
-func TestEntries(t *testing.T) {
-	const ignore, fail = v1alpha1.FailurePolicyIgnore, v1alpha1.FailurePolicyFail
-	tests := map[string]struct {
-		cluster    []v1alpha1.ClusterPatternProfile
-		namespaced []v1alpha1.PatternProfile
-		// want are the match entries in order: policy, what they select beyond what all do, and the profiles they serve.
-		want []string
-		// wantRefused are profiles with the reason for which their match has no entry.
-		wantRefused map[string]string
-	}{
-		"without profiles there is no match entry": {},
-		"a profile without match has none": {
-			cluster: []v1alpha1.ClusterPatternProfile{withoutMatch(clusterProfile("a", ignore, "", ""))},
-		},
-		"a match without selectors selects all": {
-			cluster: []v1alpha1.ClusterPatternProfile{clusterProfile("a", ignore, "", "")},
-			want:    []string{"Ignore ns[] pods[]: a"},
-		},
-		"equal matches of one policy share an entry": {
-			cluster: []v1alpha1.ClusterPatternProfile{
-				clusterProfile("a", ignore, "env=prod", "app=web"), clusterProfile("b", ignore, "env=prod", "app=web"),
-			},
-			want: []string{"Ignore ns[env=prod] pods[app=web]: a b"},
-		},
-		"matches that differ in the order of their parts are equal": {
-			cluster: []v1alpha1.ClusterPatternProfile{
-				withExpressions("a", "env in (b,a,a)", "team in (x)"), withExpressions("b", "team in (x)", "env in (a,b)"),
-			},
-			want: []string{"Ignore ns[env in (a,b),team in (x)] pods[]: a b"},
-		},
-		"an absent policy is Ignore": {
-			cluster: []v1alpha1.ClusterPatternProfile{
-				clusterProfile("a", "", "env=prod", ""), clusterProfile("b", ignore, "env=prod", ""),
-			},
-			want: []string{"Ignore ns[env=prod] pods[]: a b"},
-		},
-		"equal matches of two policies do not share, and Fail comes first": {
-			cluster: []v1alpha1.ClusterPatternProfile{
-				clusterProfile("a", ignore, "env=prod", ""), clusterProfile("b", fail, "env=prod", ""),
-			},
-			want: []string{"Fail ns[env=prod] pods[]: b", "Ignore ns[env=prod] pods[]: a"},
-		},
-		"namespaced profiles share an entry for each policy": {
-			namespaced: []v1alpha1.PatternProfile{
-				namespacedProfile("shop", "a", ignore), namespacedProfile("blog", "a", ignore),
-				namespacedProfile("shop", "b", ignore), namespacedProfile("shop", "c", fail),
-			},
-			want: []string{"Fail inside[shop]", "Ignore inside[blog shop]"},
-		},
-		"namespaced profiles in excluded namespaces have no part in it": {
-			namespaced: []v1alpha1.PatternProfile{
-				namespacedProfile("kube-system", "a", fail), namespacedProfile("pillion-system", "a", ignore),
-			},
-		},
-		"ten Ignore matches have ten entries": {
-			cluster: numbered(10, ignore),
-			want: sortedByID(10, ignore, func(i int) string {
-				return fmt.Sprintf("Ignore ns[n=%02d] pods[]: p%02d", i, i)
-			}),
-		},
-		"eleven Ignore matches share one that selects all": {
-			cluster: numbered(11, ignore),
-			want:    []string{"Ignore ns[] pods[]: p00 p01 p02 p03 p04 p05 p06 p07 p08 p09 p10"},
-		},
-		"the Fail matches beyond ten are refused, the youngest first": {
-			cluster: numbered(12, fail),
-			want: sortedByID(10, fail, func(i int) string {
-				return fmt.Sprintf("Fail ns[n=%02d] pods[]: p%02d", i, i)
-			}),
-			wantRefused: map[string]string{"p10": ReasonTooManySelections, "p11": ReasonTooManySelections},
-		},
-		"a Fail match beyond ten that equals one of them shares its entry": {
-			cluster: append(numbered(10, fail), youngest(clusterProfile("z", fail, "n=09", ""))),
-			want: sortedByID(10, fail, func(i int) string {
-				return fmt.Sprintf("Fail ns[n=%02d] pods[]: p%02d", i, i) + map[bool]string{true: " z"}[i == 9]
-			}),
-		},
-		"many Ignore matches leave Fail ones alone": {
-			cluster: append(numbered(11, ignore), clusterProfile("z", fail, "env=prod", "")),
-			want: []string{
-				"Fail ns[env=prod] pods[]: z", "Ignore ns[] pods[]: p00 p01 p02 p03 p04 p05 p06 p07 p08 p09 p10",
-			},
-		},
-		"a Fail match of every namespace is refused": {
-			cluster:     []v1alpha1.ClusterPatternProfile{clusterProfile("a", fail, "", "app=web")},
-			wantRefused: map[string]string{"a": ReasonInvalidSelector},
-		},
-		"a selector that the API server would refuse keeps no other out": {
-			cluster: []v1alpha1.ClusterPatternProfile{
-				withExpressions("a", "env in ()"), withExpressions("b", "env Sometimes ()"),
-				clusterProfile("c", ignore, "bad key=x", ""), clusterProfile("d", ignore, "", "app=bad value"),
-				clusterProfile("e", ignore, "env=prod", ""),
-			},
-			want: []string{"Ignore ns[env=prod] pods[]: e"},
-			wantRefused: map[string]string{
-				"a": ReasonInvalidSelector, "b": ReasonInvalidSelector, "c": ReasonInvalidSelector, "d": ReasonInvalidSelector,
-			},
-		},
+// planOf compiles profiles and returns the plan of them.
+func planOf(t *testing.T, cluster []v1alpha1.ClusterPatternProfile, namespaced []v1alpha1.PatternProfile) *profiles.Plan {
+	t.Helper()
+	compiler, err := profiles.NewCompiler()
+	if err != nil {
+		t.Fatal(err)
 	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			for _, order := range []string{"as given", "reversed"} {
-				if order == "reversed" {
-					slices.Reverse(test.cluster)
-					slices.Reverse(test.namespaced)
-				}
-				p := planSelections(test.cluster, test.namespaced, excluded())
-				if diff := cmp.Diff(test.want, describe(p)); diff != "" {
-					t.Errorf("%s: entries (-want +got):\n%s", order, diff)
-				}
-				var refused map[string]string
-				for name, refusal := range p.refused {
-					if refused == nil {
-						refused = map[string]string{}
-					}
-					refused[name] = refusal.reason
-				}
-				if diff := cmp.Diff(test.wantRefused, refused); diff != "" {
-					t.Errorf("%s: refused (-want +got):\n%s", order, diff)
-				}
-			}
-		})
+	var all []*profiles.Profile
+	for i := range cluster {
+		cluster[i].Spec.GitSync = gitSync()
+		all = append(all, compiler.Cluster(&cluster[i]))
 	}
+	for i := range namespaced {
+		namespaced[i].Spec.GitSync = gitSync()
+		all = append(all, compiler.Namespaced(&namespaced[i]))
+	}
+	for _, profile := range all {
+		if len(profile.Problems) > 0 {
+			t.Fatalf("%s: %v", profile.Scope(), profile.Problems)
+		}
+	}
+	return profiles.NewSnapshot(profiles.Options{ExcludedNamespaces: excluded()}, all).Plan()
 }
 
-func TestEveryEntryKeepsToTheRules(t *testing.T) {
-	cluster := append(numbered(12, v1alpha1.FailurePolicyFail), numbered(9, v1alpha1.FailurePolicyIgnore)...)
+func TestEveryEntryForPodsKeepsToTheRules(t *testing.T) {
+	cluster := append(numbered("f", 8, v1alpha1.FailurePolicyFail), numbered("i", 9, v1alpha1.FailurePolicyIgnore)...)
+	cluster = append(cluster,
+		enforcing(clusterProfile("a", v1alpha1.FailurePolicyFail, "env=prod", "")),
+		enforcing(clusterProfile("b", v1alpha1.FailurePolicyIgnore, "", "")))
 	namespaced := []v1alpha1.PatternProfile{namespacedProfile("shop", "a", v1alpha1.FailurePolicyIgnore)}
-	webhooks := compileWebhooks(planSelections(cluster, namespaced, excluded()), service(), excluded())
-	if got, want := len(webhooks), 2+10+9+1; got != want {
-		t.Fatalf("%d entries, want %d", got, want)
+	p := planOf(t, cluster, namespaced)
+	rules := newRules(t)
+	mutating, validating := compileWebhooks(p, service(), excluded()), compileValidations(p, service(), excluded())
+	if len(mutating) != 2+8+9+2+1 || len(validating) != 1+2 {
+		t.Fatalf("%d mutating and %d validating entries", len(mutating), len(validating))
 	}
-	names, paths := map[string]bool{}, map[string]bool{}
-	wellNamed := regexp.MustCompile(`^(pods|namespaces|match-[0-9a-f]{8})\.pillion\.dev$`)
-	for _, webhook := range webhooks {
-		path := *webhook.ClientConfig.Service.Path
-		if !wellNamed.MatchString(webhook.Name) || names[webhook.Name] || paths[path] {
-			t.Errorf("entry %s at %s is badly named or not unique", webhook.Name, path)
+	for i := range mutating {
+		webhook := &mutating[i]
+		rules.check(webhook.Name, *webhook.ClientConfig.Service.Path, *webhook.FailurePolicy, *webhook.TimeoutSeconds,
+			webhook.NamespaceSelector)
+		rules.checkEnforcement(webhook.Name, strings.Contains(*webhook.ClientConfig.Service.Path, "/enforce/"),
+			*webhook.ReinvocationPolicy == admissionregistrationv1.IfNeededReinvocationPolicy, webhook.MatchConditions)
+	}
+	for i := range validating {
+		webhook := &validating[i]
+		if webhook.Name == profilesEntry {
+			continue // it is not for Pods
 		}
-		names[webhook.Name], paths[path] = true, true
-		short := strings.TrimSuffix(webhook.Name, ".pillion.dev")
-		// A selection that chooses exactly has another path than one that only may.
-		want, may := "/inject/"+strings.Replace(short, "match-", "match/", 1), "/inject/"+strings.Replace(short, "match-", "any/", 1)
-		if path != want && path != may {
-			t.Errorf("%s: path %s, want %s or %s", webhook.Name, path, want, may)
+		rules.check(webhook.Name, *webhook.ClientConfig.Service.Path, *webhook.FailurePolicy, *webhook.TimeoutSeconds,
+			webhook.NamespaceSelector)
+		rules.checkEnforcement(webhook.Name, true, true, webhook.MatchConditions)
+		twin := "match" + strings.TrimPrefix(webhook.Name, "verify")
+		j := slices.IndexFunc(mutating, func(m admissionregistrationv1.MutatingWebhook) bool { return m.Name == twin })
+		if j < 0 || !cmp.Equal(mutating[j].NamespaceSelector, webhook.NamespaceSelector) ||
+			!cmp.Equal(mutating[j].ObjectSelector, webhook.ObjectSelector) || !cmp.Equal(mutating[j].Rules, webhook.Rules) {
+			t.Errorf("%s is not for the Pods of %s", webhook.Name, twin)
 		}
-		timeout := map[admissionregistrationv1.FailurePolicyType]int32{"Fail": 5, "Ignore": 2}[*webhook.FailurePolicy]
-		if *webhook.TimeoutSeconds != timeout {
-			t.Errorf("%s: %d s for %s", webhook.Name, *webhook.TimeoutSeconds, *webhook.FailurePolicy)
-		}
-		exclusion := metav1.LabelSelectorRequirement{
-			Key: "kubernetes.io/metadata.name", Operator: metav1.LabelSelectorOpNotIn, Values: excluded(),
-		}
-		if !slices.ContainsFunc(webhook.NamespaceSelector.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool {
-			return cmp.Equal(r, exclusion)
-		}) {
-			t.Errorf("%s: the excluded namespaces are not excluded", webhook.Name)
-		}
+	}
+}
+
+// rules are those that every entry for Pods keeps to.
+type rules struct {
+	*testing.T
+
+	names, paths map[string]bool
+	wellNamed    *regexp.Regexp
+}
+
+func newRules(t *testing.T) *rules {
+	t.Helper()
+	return &rules{
+		T: t, names: map[string]bool{}, paths: map[string]bool{},
+		wellNamed: regexp.MustCompile(`^(pods|namespaces|(match|verify)-[0-9a-f]{8})\.pillion\.dev$`),
+	}
+}
+
+func (r *rules) check(
+	name, path string, policy admissionregistrationv1.FailurePolicyType, timeout int32, namespaces *metav1.LabelSelector,
+) {
+	r.Helper()
+	if !r.wellNamed.MatchString(name) || r.names[name] || r.paths[path] {
+		r.Errorf("entry %s at %s is badly named or not unique", name, path)
+	}
+	r.names[name], r.paths[path] = true, true
+	if _, id, ok := strings.Cut(strings.TrimSuffix(name, ".pillion.dev"), "-"); ok && !strings.HasSuffix(path, "/"+id) {
+		r.Errorf("%s: path %s", name, path)
+	}
+	if want := map[admissionregistrationv1.FailurePolicyType]int32{"Fail": 5, "Ignore": 2}[policy]; timeout != want {
+		r.Errorf("%s: %d s for %s", name, timeout, policy)
+	}
+	exclusion := metav1.LabelSelectorRequirement{
+		Key: "kubernetes.io/metadata.name", Operator: metav1.LabelSelectorOpNotIn, Values: excluded(),
+	}
+	if !slices.ContainsFunc(namespaces.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool {
+		return cmp.Equal(r, exclusion)
+	}) {
+		r.Errorf("%s: the excluded namespaces are not excluded", name)
+	}
+}
+
+// checkEnforcement checks that only entries that enforce are called again, and that nothing about a Pod but that it is a mirror
+// keeps it from them.
+func (r *rules) checkEnforcement(name string, enforces, again bool, conditions []admissionregistrationv1.MatchCondition) {
+	r.Helper()
+	if again != enforces {
+		r.Errorf("%s enforces: %v, is called again: %v", name, enforces, again)
+	}
+	if enforces != (len(conditions) == 1) || conditions[0].Name != "not-mirror" {
+		r.Errorf("%s enforces: %v, has conditions %v", name, enforces, conditions)
 	}
 }
 
 func TestAURLIsTheBaseOfThePaths(t *testing.T) {
 	for _, base := range []string{"https://10.0.0.7:8443/base", "https://10.0.0.7:8443/base/"} {
-		webhooks := compileWebhooks(plan{}, target{url: base, caBundle: []byte("ca")}, excluded())
+		webhooks := compileWebhooks(&profiles.Plan{}, target{url: base, caBundle: []byte("ca")}, excluded())
 		want := admissionregistrationv1.WebhookClientConfig{
 			URL: new("https://10.0.0.7:8443/base/inject/pods"), CABundle: []byte("ca"),
 		}
 		if diff := cmp.Diff(want, webhooks[0].ClientConfig); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", base, diff)
 		}
-	}
-}
-
-func TestPlanningChangesNoProfile(t *testing.T) {
-	profiles := []v1alpha1.ClusterPatternProfile{withExpressions("a", "env in (b,a,a)", "app in (x)")}
-	before := profiles[0].DeepCopy()
-	compileWebhooks(planSelections(profiles, nil, excluded()), service(), excluded())
-	if diff := cmp.Diff(*before, profiles[0]); diff != "" {
-		t.Errorf("(-before +after):\n%s", diff)
 	}
 }
 
@@ -266,55 +219,18 @@ func withoutMatch(profile v1alpha1.ClusterPatternProfile) v1alpha1.ClusterPatter
 	return profile
 }
 
-// withExpressions has a match of namespaces by expressions "KEY in (A,B)".
-func withExpressions(name string, expressions ...string) v1alpha1.ClusterPatternProfile {
-	profile := clusterProfile(name, v1alpha1.FailurePolicyIgnore, "", "")
-	profile.Spec.Match.NamespaceSelector = &metav1.LabelSelector{}
-	for _, expression := range expressions {
-		parts := strings.Fields(expression)
-		operator := metav1.LabelSelectorOperator(parts[1])
-		if operator == "in" {
-			operator = metav1.LabelSelectorOpIn
-		}
-		var values []string
-		if list := strings.Trim(parts[2], "()"); list != "" {
-			values = strings.Split(list, ",")
-		}
-		profile.Spec.Match.NamespaceSelector.MatchExpressions = append(profile.Spec.Match.NamespaceSelector.MatchExpressions,
-			metav1.LabelSelectorRequirement{Key: parts[0], Operator: operator, Values: values})
-	}
+func enforcing(profile v1alpha1.ClusterPatternProfile) v1alpha1.ClusterPatternProfile {
+	profile.Spec.Match.Enforce = true
 	return profile
 }
 
-// numbered returns profiles with different matches, p00 the oldest.
-func numbered(n int, policy v1alpha1.FailurePolicy) []v1alpha1.ClusterPatternProfile {
+// numbered returns profiles with different matches, the one numbered 00 the oldest.
+func numbered(prefix string, n int, policy v1alpha1.FailurePolicy) []v1alpha1.ClusterPatternProfile {
 	var out []v1alpha1.ClusterPatternProfile
 	for i := range n {
-		profile := clusterProfile(fmt.Sprintf("p%02d", i), policy, fmt.Sprintf("n=%02d", i), "")
+		profile := clusterProfile(fmt.Sprintf("%s%02d", prefix, i), policy, fmt.Sprintf("n=%02d", i), "")
 		profile.CreationTimestamp = metav1.NewTime(time.Unix(int64(i/2), 0)) // two of an age: the name decides
 		out = append(out, profile)
-	}
-	return out
-}
-
-func youngest(profile v1alpha1.ClusterPatternProfile) v1alpha1.ClusterPatternProfile {
-	profile.CreationTimestamp = metav1.NewTime(time.Unix(1000, 0))
-	return profile
-}
-
-// sortedByID returns the descriptions of the first n numbered profiles' entries in the order of their ids.
-func sortedByID(n int, policy v1alpha1.FailurePolicy, description func(int) string) []string {
-	byID := map[string]string{}
-	var ids []string
-	for i := range n {
-		s := selection{Policy: policy, Namespaces: *equal(fmt.Sprintf("n=%02d", i))}
-		ids = append(ids, s.id())
-		byID[s.id()] = description(i)
-	}
-	slices.Sort(ids)
-	var out []string
-	for _, id := range ids {
-		out = append(out, byID[id])
 	}
 	return out
 }
@@ -324,38 +240,4 @@ func namespacedProfile(namespace, name string, policy v1alpha1.FailurePolicy) v1
 	profile.Spec.FailurePolicy = policy
 	profile.Spec.Match = &v1alpha1.PodMatch{PodSelector: equal("app=web")}
 	return profile
-}
-
-// describe returns a line for each selection of a plan.
-func describe(p plan) []string {
-	var lines []string
-	for i := range p.selections {
-		s := &p.selections[i]
-		if s.Inside {
-			lines = append(lines, fmt.Sprintf("%s inside%v", s.Policy, s.in))
-			continue
-		}
-		var served []string
-		for profile, id := range p.cluster {
-			if id == s.id() {
-				served = append(served, profile)
-			}
-		}
-		slices.Sort(served)
-		lines = append(lines, fmt.Sprintf("%s ns[%s] pods[%s]: %s",
-			s.Policy, text(s.Namespaces), text(s.Pods), strings.Join(served, " ")))
-	}
-	return lines
-}
-
-func text(selector metav1.LabelSelector) string {
-	var parts []string
-	for key, value := range selector.MatchLabels {
-		parts = append(parts, key+"="+value)
-	}
-	for _, expression := range selector.MatchExpressions {
-		parts = append(parts, fmt.Sprintf("%s in (%s)", expression.Key, strings.Join(expression.Values, ",")))
-	}
-	slices.Sort(parts)
-	return strings.Join(parts, ",")
 }

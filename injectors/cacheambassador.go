@@ -3,6 +3,7 @@ package injectors
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -37,6 +38,7 @@ func cacheAmbassadorInjector() Injector {
 		Validate: validateCacheAmbassador,
 		Fragment: cacheAmbassadorFragment,
 		Problems: cacheAmbassadorProblems,
+		Pick:     pickCachePort,
 		Configuration: func(pattern *v1alpha1.Pattern) string {
 			if pattern.CacheAmbassador.Proxy == nil {
 				return ""
@@ -44,6 +46,29 @@ func cacheAmbassadorInjector() Injector {
 			return twemproxyConfig(pattern.CacheAmbassador)
 		},
 	}
+}
+
+// pickCachePort keeps the port of a proxy's statistics free as well, and the proxy off the servers that it forwards to.
+func pickCachePort(pattern *v1alpha1.Pattern, taken Taken) *v1alpha1.Pattern {
+	picked := pattern.DeepCopy()
+	spec := picked.CacheAmbassador
+	spec.Port = cachePort(spec)
+	isFree := func(port int32) bool {
+		if taken(port, corev1.ProtocolTCP) {
+			return false
+		}
+		if spec.Proxy == nil {
+			return true
+		}
+		isServer := slices.ContainsFunc(spec.Proxy.Servers, func(server v1alpha1.CacheServer) bool {
+			return isItself(server.Address, port) || isItself(server.Address, loopbackPort(port))
+		})
+		return !isServer && !taken(loopbackPort(port), corev1.ProtocolTCP)
+	}
+	if !pickPort(&spec.Port, isFree) {
+		return nil
+	}
+	return picked
 }
 
 func cacheAmbassadorProblems(request Request, pod *corev1.Pod) []Problem {

@@ -16,6 +16,9 @@ const user = 65533
 // serviceAccountPath is where the API server mounts the ServiceAccount's token unless something is mounted there already.
 const serviceAccountPath = "/var/run/secrets/kubernetes.io/serviceaccount"
 
+// noTokenVolume is the part of the name of the empty volume that is mounted there instead.
+const noTokenVolume = "no-token"
+
 // Hardening is what of a Pod decides how injected containers are hardened.
 type Hardening struct {
 	// HideToken says that the API server would mount the ServiceAccount's token into them.
@@ -42,7 +45,7 @@ func Build(injector Injector, request Request, hardening Hardening) weave.Fragme
 // harden sets what every injected container has, whatever its pattern: a restricted security context, the cause of a failure in
 // its status, no ServiceAccount token, and requests that equal the limits where the Pod is Guaranteed.
 func harden(fragment *weave.Fragment, hardening Hardening) {
-	volume := v1alpha1.ReservedName(fragment.Profile, "no-token")
+	volume := v1alpha1.ReservedName(fragment.Profile, noTokenVolume)
 	if hardening.HideToken {
 		fragment.Volumes = append(fragment.Volumes, emptyDir(volume, resource.MustParse("1Mi")))
 	}
@@ -99,35 +102,54 @@ type resources struct {
 	memoryRequest, memoryLimit string
 }
 
-// with returns the settings' requests and limits, each key that is absent filled with the default. A lone request
-// above the default limit raises that limit, a lone limit below the default request lowers that request: the API server
-// would refuse the Pod otherwise.
+// with returns the settings' requests and limits, each key that is absent filled with the default.
 func (defaults resources) with(settings v1alpha1.Resources) corev1.ResourceRequirements {
-	requirements := corev1.ResourceRequirements{Requests: corev1.ResourceList{}, Limits: corev1.ResourceList{}}
-	set := func(name corev1.ResourceName, request, limit *resource.Quantity, defaultRequest, defaultLimit string) {
-		if defaultRequest != "" && request == nil {
-			q := resource.MustParse(defaultRequest)
-			if limit != nil && limit.Cmp(q) < 0 {
-				q = limit.DeepCopy()
-			}
-			requirements.Requests[name] = q
-		} else if request != nil {
-			requirements.Requests[name] = request.DeepCopy()
-		}
-		if defaultLimit != "" && limit == nil {
-			q := resource.MustParse(defaultLimit)
-			if request != nil && request.Cmp(q) > 0 {
-				q = request.DeepCopy()
-			}
-			requirements.Limits[name] = q
-		} else if limit != nil {
-			requirements.Limits[name] = limit.DeepCopy()
+	requirements := corev1.ResourceRequirements{}
+	set := func(list *corev1.ResourceList, name corev1.ResourceName, quantity *resource.Quantity) {
+		if quantity != nil {
+			setQuantity(list, name, quantity.DeepCopy())
 		}
 	}
-	set(corev1.ResourceCPU, settings.Requests.CPU, settings.Limits.CPU, defaults.cpuRequest, defaults.cpuLimit)
-	set(corev1.ResourceMemory, settings.Requests.Memory, settings.Limits.Memory, defaults.memoryRequest, defaults.memoryLimit)
-	set(corev1.ResourceEphemeralStorage, settings.Requests.EphemeralStorage, settings.Limits.EphemeralStorage, "", "")
+	set(&requirements.Requests, corev1.ResourceCPU, settings.Requests.CPU)
+	set(&requirements.Requests, corev1.ResourceMemory, settings.Requests.Memory)
+	set(&requirements.Requests, corev1.ResourceEphemeralStorage, settings.Requests.EphemeralStorage)
+	set(&requirements.Limits, corev1.ResourceCPU, settings.Limits.CPU)
+	set(&requirements.Limits, corev1.ResourceMemory, settings.Limits.Memory)
+	set(&requirements.Limits, corev1.ResourceEphemeralStorage, settings.Limits.EphemeralStorage)
+	defaults.fill(&requirements)
 	return requirements
+}
+
+// fill sets the requests and limits that are absent. A lone request above the default limit raises that limit, a lone limit below the
+// default request lowers that request: the API server would refuse the Pod otherwise.
+func (defaults resources) fill(requirements *corev1.ResourceRequirements) {
+	fill := func(name corev1.ResourceName, defaultRequest, defaultLimit string) {
+		request, hasRequest := requirements.Requests[name]
+		limit, hasLimit := requirements.Limits[name]
+		if !hasRequest {
+			q := resource.MustParse(defaultRequest)
+			if hasLimit && limit.Cmp(q) < 0 {
+				q = limit.DeepCopy()
+			}
+			setQuantity(&requirements.Requests, name, q)
+		}
+		if !hasLimit {
+			q := resource.MustParse(defaultLimit)
+			if hasRequest && request.Cmp(q) > 0 {
+				q = request.DeepCopy()
+			}
+			setQuantity(&requirements.Limits, name, q)
+		}
+	}
+	fill(corev1.ResourceCPU, defaults.cpuRequest, defaults.cpuLimit)
+	fill(corev1.ResourceMemory, defaults.memoryRequest, defaults.memoryLimit)
+}
+
+func setQuantity(list *corev1.ResourceList, name corev1.ResourceName, quantity resource.Quantity) {
+	if *list == nil {
+		*list = corev1.ResourceList{}
+	}
+	(*list)[name] = quantity
 }
 
 // newContainer returns a container with the settings that every pattern offers. part distinguishes the containers of a profile

@@ -31,6 +31,10 @@ type Injector struct {
 	// reserved. Nil: there is never a reason beside collisions.
 	Problems func(request Request, pod *corev1.Pod) []Problem
 
+	// Pick returns a copy of the pattern in which ports that are taken are replaced by the next that are free; nil if it has no ports,
+	// or if none is free. Nil: the pattern has no ports.
+	Pick func(pattern *v1alpha1.Pattern, taken Taken) *v1alpha1.Pattern
+
 	// Sources names the profiles whose volumes this one reads; they come before it. Nil: none.
 	Sources func(pattern *v1alpha1.Pattern) []string
 }
@@ -42,6 +46,11 @@ func All() []Injector {
 		prometheusAdapterInjector(),
 		cacheAmbassadorInjector(),
 		templateProcessorInjector(),
+		// What a custom pattern adds depends on the Pod: see Custom.
+		{
+			Kind: v1alpha1.KindCustom, Field: "custom",
+			Validate: func(*v1alpha1.Pattern, *field.Path) field.ErrorList { return nil },
+		},
 	}
 }
 

@@ -3,6 +3,7 @@ package injectors
 import (
 	"fmt"
 	"net"
+	"net/url"
 	"slices"
 	"strconv"
 
@@ -30,6 +31,7 @@ func prometheusAdapterInjector() Injector {
 		Validate:      validatePrometheusAdapter,
 		Fragment:      prometheusAdapterFragment,
 		Problems:      prometheusAdapterProblems,
+		Pick:          pickPrometheusAdapterPorts,
 		Configuration: prometheusAdapterConfiguration,
 	}
 }
@@ -97,6 +99,56 @@ func prometheusAdapterProblems(request Request, pod *corev1.Pod) (problems []Pro
 		}
 	}
 	return problems
+}
+
+// pickPrometheusAdapterPorts keeps both ports of a fronted exporter free, and off the port of what is measured, which need not be
+// declared.
+func pickPrometheusAdapterPorts(pattern *v1alpha1.Pattern, taken Taken) *v1alpha1.Pattern {
+	picked := pattern.DeepCopy()
+	spec := picked.PrometheusAdapter
+	spec.MetricsPort = metricsPort(spec)
+	measured := measuredPort(spec)
+	metricsFree := func(port int32) bool {
+		return port != measured && !taken(port, corev1.ProtocolTCP) &&
+			(!isFronted(spec) || loopbackPort(port) != measured && !taken(loopbackPort(port), corev1.ProtocolTCP))
+	}
+	if !pickPort(&spec.MetricsPort, metricsFree) {
+		return nil
+	}
+	if spec.StatsD == nil {
+		return picked
+	}
+	statsdFree := func(port int32) bool {
+		return port != spec.MetricsPort && !taken(port, corev1.ProtocolTCP) && !taken(port, corev1.ProtocolUDP)
+	}
+	if !pickPort(&spec.StatsD.Port, statsdFree) {
+		return nil
+	}
+	return picked
+}
+
+// isFronted tells whether a proxy stands before the exporter: see addFrontedExporter.
+func isFronted(spec *v1alpha1.PrometheusAdapter) bool {
+	return spec.JSON != nil || spec.Server != nil && spec.Server.Type != v1alpha1.ServerNginx
+}
+
+// measuredPort is the port of the app that the exporter asks, or at which the app's metrics come in; 0 if there is none.
+func measuredPort(spec *v1alpha1.PrometheusAdapter) int32 {
+	switch {
+	case spec.JSON != nil:
+		address, err := url.Parse(spec.JSON.URL)
+		if err != nil {
+			return 0
+		}
+		port, _ := strconv.ParseInt(address.Port(), 10, 32)
+		return int32(port)
+	case spec.StatsD != nil:
+		return spec.StatsD.Port
+	case spec.Server != nil:
+		return serverPort(spec.Server)
+	default:
+		return 0
+	}
 }
 
 // metricsPort is the port of the Pod on which Prometheus finds the metrics.

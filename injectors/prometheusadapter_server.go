@@ -32,11 +32,14 @@ func serverDefaults(server v1alpha1.ServerType) serverPorts {
 
 // serverAddress is the server's, by the name localhost: it may listen on 127.0.0.1 or ::1 alone.
 func serverAddress(server *v1alpha1.ServerSource) string {
-	port := server.Port
-	if port == 0 {
-		port = serverDefaults(server.Type).port
+	return listenAddress("localhost", serverPort(server))
+}
+
+func serverPort(server *v1alpha1.ServerSource) int32 {
+	if server.Port != 0 {
+		return server.Port
 	}
-	return listenAddress("localhost", port)
+	return serverDefaults(server.Type).port
 }
 
 // addServerExporter adds the exporter of the server. All but nginx's would ask any target that a request to them names, and log
@@ -140,10 +143,7 @@ func credentialsEnv(credentials *v1alpha1.ServerCredentials, user, password stri
 
 // validateServerSource keeps the exporter's ports off the server's own.
 func validateServerSource(spec *v1alpha1.PrometheusAdapter, path *field.Path) field.ErrorList {
-	port := spec.Server.Port
-	if port == 0 {
-		port = serverDefaults(spec.Server.Type).port
-	}
+	port := serverPort(spec.Server)
 	if port == metricsPort(spec) {
 		return field.ErrorList{field.Invalid(path.Child("metricsPort"), port, "is the port of the server itself: choose another")}
 	}

@@ -18,4 +18,12 @@ const (
 	ReasonHostNetwork Reason = "HostNetwork"
 	// ReasonMetricsPortTaken says that a container of the app has a port of the name by which the metrics would be found.
 	ReasonMetricsPortTaken Reason = "MetricsPortTaken"
+	// ReasonExpressionFailed says that an expression of the profile's template cannot be evaluated for the Pod.
+	ReasonExpressionFailed Reason = "ExpressionFailed"
+	// ReasonInvalidTemplate says that what the profile's template makes for the Pod is not what a Pod can hold.
+	ReasonInvalidTemplate Reason = "InvalidTemplate"
+	// ReasonParameterRequired says that the Pod does not give a parameter that the profile wants.
+	ReasonParameterRequired Reason = "ParameterRequired"
+	// ReasonNeverCompletes says that a container that is no sidecar would keep a Pod from completing.
+	ReasonNeverCompletes Reason = "NeverCompletes"
 )

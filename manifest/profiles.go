@@ -10,9 +10,9 @@ import (
 	"github.com/pillion-dev/pillion/profiles"
 )
 
-// LoadProfiles reads the PatternProfiles and ClusterPatternProfiles in files and directories, and the labels of the Namespaces
-// there. Objects of other kinds are ignored. A PatternProfile that names no namespace is in the one given. Everything that is
-// wrong, in any file, is in the error.
+// LoadProfiles reads the PatternProfiles and ClusterPatternProfiles in files and directories, and what the Namespaces there say
+// of themselves. Objects of other kinds are ignored. A PatternProfile that names no namespace is in the one given. Everything
+// that is wrong, in any file, is in the error.
 func LoadProfiles(compiler *profiles.Compiler, paths []string, namespace string) ([]*profiles.Profile, Namespaces, error) {
 	files, errs := ReadFiles(paths, strings.NewReader(""))
 	loaded, loadErrs := ProfilesIn(compiler, files, namespace)
@@ -68,8 +68,8 @@ func (l *loader) load(document *Document, object map[string]any) {
 	l.profiles = append(l.profiles, profile)
 }
 
-// Namespaces are the labels of namespaces by their names.
-type Namespaces map[string]map[string]string
+// Namespaces are namespaces by their names.
+type Namespaces map[string]profiles.Namespace
 
 // NamespacesIn returns the Namespaces among the documents of files, as they would be in a cluster: with the label that the API
 // server gives each.
@@ -82,29 +82,29 @@ func NamespacesIn(files []File) Namespaces {
 			}
 			metadata, _ := object["metadata"].(map[string]any)
 			if name, _ := metadata["name"].(string); name != "" {
-				namespaces.Set(name, stringMap(metadata["labels"]))
+				namespaces.Set(name, stringMap(metadata["labels"]), stringMap(metadata["annotations"]))
 			}
 		}
 	}
 	return namespaces
 }
 
-// Set gives a namespace labels, and the one that the API server gives each.
-func (n Namespaces) Set(name string, labels map[string]string) {
+// Set gives a namespace labels, with the one that the API server gives each, and annotations.
+func (n Namespaces) Set(name string, labels, annotations map[string]string) {
 	all := map[string]string{corev1.LabelMetadataName: name}
 	for key, value := range labels {
 		all[key] = value
 	}
-	n[name] = all
+	n[name] = profiles.Namespace{Name: name, Labels: all, Annotations: annotations}
 }
 
 // Get returns what is known of a namespace. One that is not known exists, as any other without labels of its own.
 func (n Namespaces) Get(name string) profiles.Namespace {
 	if _, known := n[name]; !known {
 		n = Namespaces{}
-		n.Set(name, nil)
+		n.Set(name, nil, nil)
 	}
-	return profiles.Namespace{Name: name, Labels: n[name]}
+	return n[name]
 }
 
 func documents(files []File) []*Document {

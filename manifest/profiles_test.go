@@ -40,13 +40,16 @@ func TestLoadProfiles(t *testing.T) {
 			files: map[string]string{
 				"a.yaml":             named("a"),
 				"kustomization.yaml": "resources: [a.yaml]\n",
-				"ns.yaml": "{apiVersion: v1, kind: Namespace, metadata: {name: web, labels: {team: x}}}\n---\n" +
+				"ns.yaml": "{apiVersion: v1, kind: Namespace, metadata: {name: web, labels: {team: x}, annotations: {owner: jane}}}\n---\n" +
 					"{apiVersion: v1, kind: Namespace, metadata: {name: bare}}\n---\n{apiVersion: v1, kind: Namespace}\n",
 			},
 			want: []string{"ClusterPatternProfile a"},
 			wantNamespaces: Namespaces{
-				"web":  {"team": "x", "kubernetes.io/metadata.name": "web"},
-				"bare": {"kubernetes.io/metadata.name": "bare"},
+				"web": {
+					Name: "web", Labels: map[string]string{"team": "x", "kubernetes.io/metadata.name": "web"},
+					Annotations: map[string]string{"owner": "jane"},
+				},
+				"bare": {Name: "bare", Labels: map[string]string{"kubernetes.io/metadata.name": "bare"}},
 			},
 		},
 		"everything that is wrong": {

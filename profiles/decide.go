@@ -1,6 +1,7 @@
 package profiles
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -22,17 +23,52 @@ const (
 	maxAnnotationBytes = 256 << 10
 )
 
-// Decide says what becomes of a Pod that is created in a namespace. The Pod must have been decoded from JSON (see
-// weave.NewWeaver) and is not changed; its own namespace is not read, for it may be empty. The same inputs give the same
-// Decision.
-func Decide(snapshot *Snapshot, namespace Namespace, pod *corev1.Pod) Decision {
-	if isExempt(snapshot, namespace, pod) {
-		return Decision{Allowed: true, woven: pod}
+// maxRounds bounds how often a Pod is looked at anew because what was woven into it made an enforcing profile match.
+const maxRounds = 4
+
+// Decide says what becomes of the Pod that is created. The same inputs give the same Decision.
+func (r Request) Decide(snapshot *Snapshot) Decision {
+	decision := r.decide(snapshot)
+	for range maxRounds {
+		// A label that a profile added may be what an enforcing profile matches.
+		if !decision.Allowed || len(decision.Patch) == 0 || !snapshot.enforcesMore(r.Namespace, &decision) {
+			break
+		}
+		again := r
+		again.Pod = decision.woven
+		next := again.decide(snapshot)
+		if next.Allowed && len(next.Patch) == 0 {
+			break
+		}
+		decision = decision.then(next)
 	}
-	d := decider{snapshot: snapshot, namespace: namespace, pod: pod, bare: withoutReserved(pod)}
+	return decision
+}
+
+// enforcesMore tells whether an enforcing profile chooses the woven Pod that was not considered for the Pod of the request.
+func (s *Snapshot) enforcesMore(namespace Namespace, decision *Decision) bool {
+	if !s.enforces {
+		return false
+	}
+	return slices.ContainsFunc(s.matched(namespace, decision.woven.Labels), func(profile *Profile) bool {
+		return profile.match.enforce && !slices.ContainsFunc(decision.Outcomes, func(outcome Outcome) bool {
+			return outcome.Profile == profile.Name && outcome.Namespace == profile.Namespace && outcome.Reason != ReasonConditionNotMet
+		})
+	})
+}
+
+// decide decides about the Pod as it is.
+func (r Request) decide(snapshot *Snapshot) Decision {
+	if isExempt(snapshot, r.Namespace, r.Pod) {
+		return Decision{Allowed: true, woven: r.Pod}
+	}
+	d := decider{snapshot: snapshot, request: &r, namespace: r.Namespace, pod: r.Pod, bare: withoutReserved(r.Pod)}
 	d.hardening = injectors.HardeningFor(d.bare)
 	d.choose()
 	d.resolve()
+	if r.Final {
+		return d.verify()
+	}
 	return d.decide()
 }
 
@@ -42,9 +78,10 @@ func isExempt(snapshot *Snapshot, namespace Namespace, pod *corev1.Pod) bool {
 	return mirror || slices.Contains(snapshot.options.ExcludedNamespaces, namespace.Name)
 }
 
-// decider is one call of Decide.
+// decider decides about one Pod.
 type decider struct {
 	snapshot  *Snapshot
+	request   *Request
 	namespace Namespace
 	pod       *corev1.Pod
 	bare      *corev1.Pod // the Pod without what is reserved
@@ -54,21 +91,50 @@ type decider struct {
 	outcomes   []Outcome // of what has no candidate
 	unknown    []string
 	warnings   []string
+
+	// What expressions see, made when the first asks.
+	view, namespaceObject any
+	values                map[string]any
 }
 
 // candidate is a profile that was asked for or that chose the Pod.
 type candidate struct {
-	profile *Profile
-	source  Source
+	profile  *Profile
+	source   Source
+	enforced bool
 	effectiveSpec
 	outcome  Outcome
 	problems []weave.Problem
-	present  bool // the Pod has its containers
+	present  bool // the Pod has what it adds
 }
 
 // choose collects the candidates: what is asked for, and what policy adds to it.
 func (d *decider) choose() {
 	asked := requestOf(d.pod.Annotations, d.namespace)
+	if !d.request.Final {
+		d.chooseAsked(&asked)
+	}
+	woven := isWoven(d.pod)
+	for _, profile := range d.snapshot.matched(d.namespace, d.bare.Labels) {
+		switch {
+		case profile.match.enforce:
+		case asked.declined || d.request.Final:
+			continue
+		case woven && (d.isCandidate(profile.Name) || !d.has(profile)): // as by the entry of a match: what is woven is not chosen anew
+			continue
+		}
+		if d.isChosen(profile) {
+			d.chooseByPolicy(profile)
+		}
+	}
+}
+
+func (d *decider) isCandidate(name string) bool {
+	return slices.ContainsFunc(d.candidates, func(c *candidate) bool { return c.profile.Name == name })
+}
+
+// chooseAsked collects what is asked for.
+func (d *decider) chooseAsked(asked *asked) {
 	for _, problem := range asked.problems {
 		d.outcomes = append(d.outcomes, Outcome{
 			Source: asked.source, Result: Rejected, Reason: problem.Reason, Message: problem.Message,
@@ -86,18 +152,39 @@ func (d *decider) choose() {
 				suggest(name, d.snapshot.usable(d.namespace))),
 		})
 	}
-	if asked.declined {
-		return
+}
+
+// isChosen tells whether the conditions of a profile's match choose the Pod. One that cannot be evaluated refuses the profile.
+func (d *decider) isChosen(profile *Profile) bool {
+	if len(profile.match.conditions) == 0 {
+		return true
 	}
-	for _, profile := range d.snapshot.matched(d.namespace, d.bare.Labels) {
-		d.chooseByPolicy(profile)
+	untrue, problem := d.conditionsOf(profile)
+	if untrue == "" {
+		return true
+	}
+	outcome := profile.outcome(SourceMatch)
+	outcome.Result, outcome.Reason = Skipped, ReasonConditionNotMet
+	outcome.Message = fmt.Sprintf("condition %s of %s is not true of this Pod", untrue, profile.Scope())
+	if problem != nil {
+		outcome.Result, outcome.Reason, outcome.Message = Rejected, problem.Reason, problem.Message
+	}
+	d.outcomes = append(d.outcomes, outcome)
+	return false
+}
+
+// outcome returns the beginning of an outcome of the profile.
+func (p *Profile) outcome(source Source) Outcome {
+	return Outcome{
+		Profile: p.Name, Namespace: p.Namespace, Kind: p.Kind, Source: source,
+		policy: p.FailurePolicy, enforced: source == SourceMatch && p.match != nil && p.match.enforce,
 	}
 }
 
 // chooseByPolicy adds a profile that chose the Pod. A namespaced profile shadows a cluster profile for those who ask by name,
 // never for policy: of two different profiles of one name the cluster's stands, and the other is refused.
 func (d *decider) chooseByPolicy(profile *Profile) {
-	chosen := &candidate{profile: profile, source: SourceMatch}
+	chosen := &candidate{profile: profile, source: SourceMatch, enforced: profile.match.enforce}
 	i := slices.IndexFunc(d.candidates, func(c *candidate) bool { return c.profile.Name == profile.Name })
 	if i < 0 {
 		d.candidates = append(d.candidates, chosen)
@@ -105,17 +192,17 @@ func (d *decider) chooseByPolicy(profile *Profile) {
 	}
 	other := d.candidates[i]
 	if other.profile.Namespace == profile.Namespace { // the same one, if perhaps read anew
+		other.enforced = chosen.enforced
 		return
 	}
 	if profile.Namespace == "" {
 		d.candidates[i], chosen, other = chosen, other, chosen
 	}
-	d.outcomes = append(d.outcomes, Outcome{
-		Profile: profile.Name, Namespace: chosen.profile.Namespace, Kind: chosen.profile.Kind, Source: chosen.source,
-		Result: Rejected, Reason: weave.ReasonNameCollision, policy: chosen.profile.FailurePolicy,
-		Message: fmt.Sprintf("%s has the name of %s, which policy applies to this Pod; rename one of them",
-			chosen.profile.Scope(), other.profile.Scope()),
-	})
+	outcome := chosen.profile.outcome(chosen.source)
+	outcome.Result, outcome.Reason = Rejected, weave.ReasonNameCollision
+	outcome.Message = fmt.Sprintf("%s has the name of %s, which policy applies to this Pod; rename one of them",
+		chosen.profile.Scope(), other.profile.Scope())
+	d.outcomes = append(d.outcomes, outcome)
 }
 
 // resolve finds the effective spec of every candidate, and whether the Pod has it already.
@@ -123,13 +210,11 @@ func (d *decider) resolve() {
 	overrides := overridesOf(d.pod.Annotations)
 	before := map[string]v1alpha1.Injected(nil)
 	for _, c := range d.candidates {
-		c.outcome = Outcome{
-			Profile: c.profile.Name, Namespace: c.profile.Namespace, Kind: c.profile.Kind, Source: c.source,
-			policy: c.profile.FailurePolicy,
-		}
+		c.outcome = c.profile.outcome(c.source)
+		c.outcome.enforced = c.enforced
 		c.resolve(overrides[c.profile.Name])
 		delete(overrides, c.profile.Name)
-		if c.present = hasContainer(d.pod, v1alpha1.ReservedName(c.profile.Name, "")); c.present {
+		if c.present = d.has(c.profile); c.present {
 			if before == nil {
 				before = injectedBefore(d.pod)
 			}
@@ -154,6 +239,13 @@ func (c *candidate) resolve(overrides []override) {
 	}
 	c.effectiveSpec, c.problems = c.profile.effective(overrides)
 	c.outcome.Revision = c.revision
+	if c.revision != c.profile.Revision {
+		c.outcome.profileRevision = c.profile.Revision
+	}
+	if len(c.profile.Broken) > 0 {
+		c.outcome.Warning = fmt.Sprintf("%s cannot be used as it is; its last good revision, %s, was used: %s",
+			c.profile.Scope(), c.profile.Revision, c.profile.Broken.ToAggregate())
+	}
 }
 
 func (d *decider) isUnknown(name string) bool { return slices.Contains(d.unknown, name) }
@@ -161,6 +253,10 @@ func (d *decider) isUnknown(name string) bool { return slices.Contains(d.unknown
 // alreadyInjected makes the outcome of a candidate whose containers the Pod has. An override or a profile that is wrong by now is
 // no reason to refuse it.
 func (c *candidate) alreadyInjected(before v1alpha1.Injected) {
+	if c.enforced && len(c.problems) > 0 {
+		c.present = false // what cannot be made cannot be compared
+		return
+	}
 	c.problems = nil
 	c.outcome.Result, c.outcome.Reason = Skipped, ReasonAlreadyInjected
 	c.outcome.Containers = before.Containers
@@ -243,7 +339,7 @@ func (d *decider) finish(decision *Decision, weaver *weave.Weaver, ordered []*ca
 // dropPolicy gives the problem to every candidate that only policy wants. It is false if there is none.
 func dropPolicy(ordered []*candidate, problem weave.Problem) (dropped bool) {
 	for _, c := range ordered {
-		if c.source == SourceMatch && !c.present && len(c.problems) == 0 {
+		if c.rank() == byPolicy && !c.present && len(c.problems) == 0 {
 			c.problems = []weave.Problem{problem}
 			dropped = true
 		}
@@ -259,115 +355,13 @@ func (d *decider) ordered() []*candidate {
 	for _, c := range d.candidates {
 		byName[c.profile.Name] = c
 		names = append(names, c.profile.Name)
-		sources[c.profile.Name] = c.sources()
+		sources[c.profile.Name] = slices.Concat(c.sources(), c.profile.after)
 	}
 	ordered := make([]*candidate, 0, len(names))
 	for _, name := range order(names, sources) {
 		ordered = append(ordered, byName[name])
 	}
 	return ordered
-}
-
-// weave tries to add every candidate, those that were asked for first, so that policy never takes their place. A profile that
-// is refused may be one that others read from: they are tried again without it until nothing more is refused.
-func (d *decider) weave(ordered []*candidate) *weave.Weaver {
-	for {
-		weaver := weave.NewWeaver(d.pod, d.snapshot.options.Weave)
-		applied := map[string]*candidate{}
-		for _, c := range ordered {
-			if len(c.problems) == 0 && c.pattern != nil {
-				applied[c.profile.Name] = c
-			}
-		}
-		for _, c := range ordered {
-			if c.present && c.pattern != nil {
-				if fragment, err := d.fragment(c, d.request(c, applied), applied); err == nil {
-					weaver.Occupy(fragment)
-				}
-			}
-		}
-		refused := false
-		for _, policy := range []bool{false, true} {
-			for _, c := range ordered {
-				if (c.source == SourceMatch) == policy && !c.present && len(c.problems) == 0 {
-					c.problems = d.add(weaver, c, applied)
-					refused = refused || len(c.problems) > 0
-				}
-			}
-		}
-		if !refused {
-			return weaver
-		}
-	}
-}
-
-// add builds a candidate's Fragment and gives it to the weaver.
-func (d *decider) add(weaver *weave.Weaver, c *candidate, applied map[string]*candidate) []weave.Problem {
-	if problem := d.unfit(); problem != nil {
-		return []weave.Problem{*problem}
-	}
-	request := d.request(c, applied)
-	fragment, err := d.fragment(c, request, applied)
-	if err != nil {
-		return []weave.Problem{{Reason: ReasonProfileNotReady, Message: err.Error()}}
-	}
-	if c.profile.injector.Problems != nil {
-		if problems := c.profile.injector.Problems(request, d.bare); len(problems) > 0 {
-			return append(problems, weaver.Check(fragment)...)
-		}
-	}
-	c.outcome.Containers = nil
-	for i := range fragment.InitContainers {
-		c.outcome.Containers = append(c.outcome.Containers, fragment.InitContainers[i].Name)
-	}
-	return weaver.Add(fragment)
-}
-
-func (d *decider) request(c *candidate, applied map[string]*candidate) injectors.Request {
-	patterns := make(map[string]*v1alpha1.Pattern, len(applied))
-	for name, other := range applied {
-		patterns[name] = other.pattern
-	}
-	return injectors.Request{
-		Profile:       c.profile.Name,
-		Pattern:       c.pattern,
-		Configuration: c.configuration,
-		Applied:       patterns,
-		Images:        d.snapshot.options.Images,
-	}
-}
-
-// fragment returns what the candidate adds: from the Snapshot's memory, unless the Pod's annotations change it or the profile that
-// it reads from.
-func (d *decider) fragment(c *candidate, request injectors.Request, applied map[string]*candidate) (weave.Fragment, error) {
-	key := fragmentKey{profile: c.profile, hardening: d.hardening}
-	memorable := c.pattern == c.profile.Pattern
-	for i, name := range c.sources() {
-		source := applied[name]
-		memorable = memorable && i == 0 && source != nil && source.pattern == source.profile.Pattern
-		if memorable {
-			key.source = source.pattern
-		}
-	}
-	if !memorable {
-		return injectors.Build(c.profile.injector, request, d.hardening), nil
-	}
-	if remembered, ok := d.snapshot.fragments.Load(key); ok {
-		return *remembered.(*weave.Fragment), nil //nolint:forcetypeassert // nothing else is stored
-	}
-	fragment, err := injectors.Build(c.profile.injector, request, d.hardening).WithJSON()
-	if err == nil {
-		d.snapshot.fragments.Store(key, &fragment)
-	}
-	return fragment, err
-}
-
-// sources returns the names of the profiles that the candidate reads from.
-func (c *candidate) sources() []string {
-	if c.pattern == nil || c.profile.injector.Sources == nil {
-		return nil
-	}
-	return c.profile.injector.Sources(c.pattern)
 }
 
 // unfit says why nothing at all can be woven into the Pod; nil if something can.
@@ -395,9 +389,10 @@ func (c *candidate) outcomesWith(weaver *weave.Weaver) []Outcome {
 	}
 	if len(c.problems) == 0 {
 		c.outcome.Result, c.outcome.Reason = Applied, ReasonApplied
-		c.outcome.Message = fmt.Sprintf("%s adds %s", c.profile.Scope(), strings.Join(c.outcome.Containers, ", "))
+		c.outcome.Message = fmt.Sprintf("%s adds %s", c.profile.Scope(),
+			cmp.Or(strings.Join(c.outcome.Containers, ", "), "no container"))
 		if kept := weaver.KeptEnv(c.profile.Name); len(kept) > 0 {
-			c.outcome.Warning = fmt.Sprintf("profile %s: the app keeps its own value of %s", c.profile.Name, strings.Join(kept, ", "))
+			c.outcome.warn(fmt.Sprintf("profile %s: the app keeps its own value of %s", c.profile.Name, strings.Join(kept, ", ")))
 		}
 		return []Outcome{c.outcome}
 	}
@@ -435,6 +430,12 @@ func withoutReserved(pod *corev1.Pod) *corev1.Pod {
 		return v1alpha1.IsReservedName(v.Name)
 	})
 	return &bare
+}
+
+// isWoven tells whether something was woven into the Pod, by the mark that the entries of the webhook configuration go by.
+func isWoven(pod *corev1.Pod) bool {
+	_, woven := pod.Labels[v1alpha1.InjectedKey]
+	return woven
 }
 
 func hasContainer(pod *corev1.Pod, name string) bool {

@@ -43,12 +43,29 @@ type Outcome struct {
 	// Containers are those that the profile adds or has added.
 	Containers []string `json:"containers,omitempty"`
 
-	policy v1alpha1.FailurePolicy
+	policy   v1alpha1.FailurePolicy
+	enforced bool
+	// profileRevision is the profile's own where the Pod changed the effective spec.
+	profileRevision string
 }
 
-// denies tells whether the Pod is refused because of this outcome.
+// denies tells whether the Pod is refused because of this outcome: what was asked for cannot be done, or what policy insists on. Of a
+// profile that enforces the failure policy speaks only where the profile itself is broken; a Pod could else be made so that the
+// profile does not fit.
 func (o *Outcome) denies() bool {
-	return o.Result == Rejected && (o.Source != SourceMatch || o.policy == v1alpha1.FailurePolicyFail)
+	return o.Result == Rejected && (o.Source != SourceMatch || o.policy == v1alpha1.FailurePolicyFail ||
+		(o.enforced && o.Reason != ReasonProfileNotReady))
+}
+
+// warn adds a sentence for people.
+func (o *Outcome) warn(warning string) {
+	switch {
+	case warning == "":
+	case o.Warning == "":
+		o.Warning = warning
+	case !strings.Contains(o.Warning, warning): // it may be tried again
+		o.Warning += "; " + warning
+	}
 }
 
 // Decision is what becomes of a Pod.
@@ -71,6 +88,26 @@ type Decision struct {
 	Unknown []string
 
 	woven *corev1.Pod // shares what it holds with the Pod of the request and with the Snapshot
+}
+
+// then returns the Decision that next, about the woven Pod, adds to this one.
+func (d Decision) then(next Decision) Decision {
+	for i := range next.Outcomes {
+		outcome := &next.Outcomes[i]
+		known := slices.ContainsFunc(d.Outcomes, func(o Outcome) bool {
+			return o.Profile == outcome.Profile && o.Namespace == outcome.Namespace && o.Result != Skipped
+		})
+		if !known || outcome.denies() {
+			d.Outcomes = append(d.Outcomes, *outcome)
+		}
+	}
+	d.Warnings = capped(append(d.Warnings, slices.DeleteFunc(next.Warnings, func(w string) bool { return slices.Contains(d.Warnings, w) })...))
+	if d.Allowed = next.Allowed; !d.Allowed {
+		d.Patch = nil
+		return d
+	}
+	d.Patch, d.woven = append(d.Patch, next.Patch...), next.woven
+	return d
 }
 
 // Pod returns the woven Pod, or the Pod of the request if nothing is to be done. It is the caller's own.
@@ -106,7 +143,7 @@ func marks(pod *corev1.Pod, outcomes []Outcome) weave.Marks {
 		switch outcome := &outcomes[i]; outcome.Result {
 		case Applied:
 			injected[outcome.Profile] = v1alpha1.Injected{
-				Kind: outcome.Kind, Revision: outcome.Revision, Containers: outcome.Containers,
+				Kind: outcome.Kind, Revision: outcome.Revision, Profile: outcome.profileRevision, Namespace: outcome.Namespace, Containers: outcome.Containers,
 			}
 		case Rejected:
 			why := string(outcome.Reason) + ": " + outcome.Message

@@ -108,7 +108,17 @@ func checkIdempotent(t *rapid.T) {
 	setDefaults(once)
 	expectNothing(decodePod(t, encode(t, once)), "the woven Pod with the API server's defaults")
 	editByOthers(t, once)
-	expectNothing(decodePod(t, encode(t, once)), "the woven Pod edited by other webhooks")
+	edited := decodePod(t, encode(t, once))
+	if again := profiles.Decide(w.snapshot, w.namespace, edited); enforcedAndChanged(&again) {
+		return // what is enforced may not be edited
+	}
+	expectNothing(edited, "the woven Pod edited by other webhooks")
+}
+
+func enforcedAndChanged(decision *profiles.Decision) bool {
+	return len(decision.Patch) == 0 && slices.ContainsFunc(decision.Outcomes, func(outcome profiles.Outcome) bool {
+		return outcome.Reason == profiles.ReasonInjectionChanged
+	})
 }
 
 // checkExact: the patch applied to the raw request is the woven Pod, by the library that the API server uses and by
@@ -230,11 +240,11 @@ func checkAnswered(t *rapid.T) {
 		want = append(want, containers...)
 	}
 	there := map[string]bool{}
-	for i := range pod.Spec.InitContainers {
-		there[pod.Spec.InitContainers[i].Name] = true
+	for _, name := range slices.Concat(initNames(pod), containerNames(pod)) {
+		there[name] = true
 	}
-	for i := range decision.Pod().Spec.InitContainers {
-		if name := decision.Pod().Spec.InitContainers[i].Name; !there[name] {
+	for _, name := range slices.Concat(initNames(decision.Pod()), containerNames(decision.Pod())) {
+		if !there[name] {
 			got = append(got, name)
 		}
 	}
@@ -273,9 +283,10 @@ func TestGeneratedCasesReachEverything(t *testing.T) {
 	}
 	t.Logf("seen: %v", seen)
 	for _, want := range []string{
-		"refused", "woven", "left alone", "warned", "GitSync", "CacheAmbassador", "PrometheusAdapter", "TemplateProcessor",
+		"refused", "woven", "left alone", "warned", "GitSync", "CacheAmbassador", "PrometheusAdapter", "TemplateProcessor", "Custom",
 		"Annotation", "NamespaceLabel", "Match", "AlreadyInjected", "ProfileNotAvailable", "InvalidRequest",
-		"FieldNotOverridable", "InvalidOverride", "MountPathCollision", "PortCollision",
+		"FieldNotOverridable", "InvalidOverride", "MountPathCollision", "PortCollision", "MetadataCollision",
+		"ConditionNotMet", "ConditionFailed", "ExpressionFailed", "ProfileNotReady",
 	} {
 		if seen[want] == 0 {
 			t.Errorf("no generated case reaches %q", want)
@@ -512,7 +523,7 @@ func mayGain(path, key string) bool {
 	case "/metadata/annotations", "/metadata/labels":
 		return true
 	case "/spec":
-		return key == "volumes" || key == "initContainers"
+		return slices.Contains([]string{"volumes", "initContainers", "imagePullSecrets", "hostAliases"}, key)
 	case "/spec/containers/*", "/spec/initContainers/*":
 		return key == "env" || key == "volumeMounts"
 	default:
@@ -526,11 +537,9 @@ func onlyAdds(before, after json.RawMessage, path string) error {
 		return nil
 	}
 	switch path {
-	case "/spec/containers":
-		return eachOnlyAdds(before, after, path, func(string) bool { return false })
-	case "/spec/initContainers", "/spec/volumes":
+	case "/spec/containers", "/spec/initContainers", "/spec/volumes":
 		return eachOnlyAdds(before, after, path, func(name string) bool { return strings.HasPrefix(name, "pillion-") })
-	case "/spec/containers/*/env", "/spec/initContainers/*/env",
+	case "/spec/containers/*/env", "/spec/initContainers/*/env", "/spec/imagePullSecrets", "/spec/hostAliases",
 		"/spec/containers/*/volumeMounts", "/spec/initContainers/*/volumeMounts":
 		return startsWith(before, after, path)
 	case "", "/metadata", "/spec", "/metadata/annotations", "/metadata/labels", "/spec/containers/*", "/spec/initContainers/*":

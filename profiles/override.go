@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/injectors"
 	"github.com/pillion-dev/pillion/weave"
 )
 
@@ -20,14 +21,18 @@ import (
 type effectiveSpec struct {
 	pattern       *v1alpha1.Pattern
 	revision      string
-	configuration string // see injectors.Injector
+	configuration string                 // see injectors.Injector
+	bound         *injectors.BoundCustom // of a custom pattern
 }
 
 // effective returns the spec with a Pod's overrides. It is held to the same schema as the profile itself, so
 // that an annotation can never say what a profile could not. All problems are reported.
 func (p *Profile) effective(overrides []override) (effectiveSpec, []weave.Problem) {
+	if p.custom != nil {
+		return p.effectiveCustom(overrides)
+	}
 	if len(overrides) == 0 {
-		return effectiveSpec{p.Pattern, p.Revision, p.configuration}, nil
+		return effectiveSpec{pattern: p.Pattern, revision: p.Revision, configuration: p.configuration}, nil
 	}
 	document := map[string]any{}
 	if err := utiljson.Unmarshal(p.document, &document); err != nil { // it was encoded by us
@@ -54,19 +59,65 @@ func (p *Profile) effective(overrides []override) (effectiveSpec, []weave.Proble
 		return effectiveSpec{}, problems
 	}
 	encoded, _ := json.Marshal(document)
-	return effectiveSpec{pattern, revision(p.injector.Field, encoded), configuration(p.injector, pattern)}, nil
+	return effectiveSpec{
+		pattern: pattern, revision: revision(p.injector.Field, encoded), configuration: configuration(p.injector, pattern),
+	}, nil
+}
+
+// effectiveCustom returns a custom pattern with the parameters that a Pod gives. All problems are reported.
+func (p *Profile) effectiveCustom(overrides []override) (effectiveSpec, []weave.Problem) {
+	effective := effectiveSpec{pattern: p.Pattern, revision: p.Revision, bound: p.bound}
+	if len(overrides) == 0 && p.bound != nil {
+		return effective, nil
+	}
+	var problems []weave.Problem
+	given := map[string]any{}
+	for _, override := range overrides {
+		if problem := p.notOverridable(override); problem != nil {
+			problems = append(problems, *problem)
+			continue
+		}
+		err := checkText(override.value)
+		if err == nil {
+			given[override.path], err = p.custom.Parse(override.path, override.value)
+		}
+		if err != nil {
+			problems = append(problems, weave.Problem{
+				Reason: ReasonInvalidOverride, Message: fmt.Sprintf("annotation %s: %v", shown(override.key), err),
+			})
+		}
+	}
+	if len(problems) > 0 {
+		return effectiveSpec{}, problems
+	}
+	if effective.bound, problems = p.custom.Bind(given); len(problems) > 0 {
+		return effectiveSpec{}, problems
+	}
+	if len(given) > 0 {
+		values, _ := json.Marshal(effective.bound.Values()) // of strings, integers and booleans
+		effective.revision = revision(p.injector.Field, slices.Concat(p.document, values))
+	}
+	return effective, nil
+}
+
+// notOverridable says why a Pod may not change a field; nil if it may.
+func (p *Profile) notOverridable(override override) *weave.Problem {
+	if p.mayOverride(override.path) {
+		return nil
+	}
+	allowed := "it allows none to be changed"
+	if len(p.overridable) > 0 {
+		allowed = "it allows " + strings.Join(p.overridable, ", ")
+	}
+	return &weave.Problem{Reason: ReasonFieldNotOverridable, Message: fmt.Sprintf(
+		"annotation %s: profile %s does not let Pods change %s; %s. Remove the annotation, or ask whoever owns the profile "+
+			"to list the field in spec.overridable", shown(override.key), p.Name, shown(override.path), allowed)}
 }
 
 // override sets one field in the document, or says why not.
 func (p *Profile) override(document map[string]any, override override) *weave.Problem {
-	if !p.mayOverride(override.path) {
-		allowed := "it allows none to be changed"
-		if len(p.overridable) > 0 {
-			allowed = "it allows " + strings.Join(p.overridable, ", ")
-		}
-		return &weave.Problem{Reason: ReasonFieldNotOverridable, Message: fmt.Sprintf(
-			"annotation %s: profile %s does not let Pods change %s; %s. Remove the annotation, or ask whoever owns the profile "+
-				"to list the field in spec.overridable", shown(override.key), p.Name, shown(override.path), allowed)}
+	if problem := p.notOverridable(override); problem != nil {
+		return problem
 	}
 	value, err := p.parse(override)
 	if err == nil {

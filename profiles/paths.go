@@ -12,4 +12,10 @@ const (
 	// PathAny, followed by a hash, is that of Pods that some match may choose: of all in the namespaces that have a
 	// PatternProfile with match, or of all in the cluster where there are too many matches for an entry each.
 	PathAny = "/inject/any/"
+	// PathEnforce, followed by a hash, is that of Pods that the match of a profile that enforces may choose.
+	PathEnforce = "/inject/enforce/"
+	// PathVerify, followed by a hash, is that of the same Pods as they are to be stored.
+	PathVerify = "/verify/enforce/"
+	// PathProfiles is that of profiles that are written.
+	PathProfiles = "/validate/profiles"
 )

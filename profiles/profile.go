@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/labels"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -38,23 +40,50 @@ type Profile struct {
 
 	FailurePolicy v1alpha1.FailurePolicy
 
+	// Generation is that of the spec, which is an earlier one than the object's if the current spec cannot be used. Created is when
+	// the object was made.
+	Generation int64
+	Created    metav1.Time
+
 	// Problems are why the profile cannot be used; none if it can.
 	Problems field.ErrorList
 
-	injector      injectors.Injector
-	schema        *schema // of the pattern's field
-	document      []byte  // the pattern's field as JSON, with defaults
-	configuration string
-	overridable   []string
-	allowed       labels.Selector // namespaces that may ask; nil: all
-	match         *match          // nil: only those that ask
+	// Broken is what is wrong with the current spec, if this is the last good one in its place.
+	Broken field.ErrorList
+
+	// Deleted says that the object is being deleted, and kept for those who ask for it by name.
+	Deleted bool
+
+	injector       injectors.Injector
+	schema         *schema // of the pattern's field
+	document       []byte  // the pattern's field as JSON, with defaults
+	configuration  string
+	custom         *injectors.Custom      // nil: a built-in pattern
+	bound          *injectors.BoundCustom // with the parameters' defaults; nil if one is required
+	overridable    []string
+	after          []string
+	onPortConflict v1alpha1.PortConflictPolicy
+	allowed        labels.Selector // namespaces that may ask; nil: all
+	match          *match          // nil: only those that ask
+
+	// settled says that the controller has seen the current spec, or that an administrator released the profile.
+	settled bool
+	// lastGood is what serves if the spec turns out not to be usable beside other profiles; nil if there is none. It may be the
+	// profile itself.
+	lastGood *Profile
 }
 
 // match is who gets a profile without asking.
 type match struct {
+	enforce          bool
 	namespaces, pods labels.Selector
+	// namespaceSelector and podSelector are what they were made of.
+	namespaceSelector, podSelector *metav1.LabelSelector
 	// requirements are what namespaces and pods want of labels, for the index.
 	namespaceRequirements, podRequirements labels.Requirements
+	conditions                             []condition
+	// selection is what the plan of a ClusterPatternProfile wants, made once.
+	selection *Selection
 }
 
 // Scope says where the profile is from, for people: "PatternProfile web/site" or "ClusterPatternProfile site".
@@ -139,9 +168,98 @@ func (c *Compiler) Object(object map[string]any) (*Profile, bool) {
 	}
 }
 
-// compile makes a Profile from an object, which is changed.
+// compile makes a Profile from an object, which is changed. If the current spec cannot be used, it is the last good one.
 func (c *Compiler) compile(object map[string]any, cluster bool) *Profile {
+	meta := unstructured.Unstructured{Object: object}
+	good := lastGoodOf(object)
+	observed := integerAt(object, "status", "observedGeneration")
+	released := meta.GetAnnotations()[v1alpha1.ReleaseKey] == "true"
+	generation, created, deleted := integerAt(object, "metadata", "generation"), meta.GetCreationTimestamp(), meta.GetDeletionTimestamp() != nil
 	delete(object, "status")
+
+	compileAt := func(at int64) *Profile {
+		profile := c.compileSpec(object, cluster)
+		profile.Generation, profile.Created, profile.Deleted = at, created, deleted
+		profile.settled = released || observed >= generation
+		if deleted {
+			profile.match = nil // those who ask keep it; policy ends
+		}
+		return profile
+	}
+	profile := compileAt(generation)
+	if good == nil || released {
+		return profile
+	}
+	if len(profile.Problems) == 0 && good.generation == generation {
+		profile.lastGood = profile
+		return profile
+	}
+	object["spec"] = good.spec
+	earlier := compileAt(good.generation)
+	switch {
+	case len(earlier.Problems) > 0:
+	case len(profile.Problems) > 0:
+		return earlier.insteadOf(profile.Problems)
+	default:
+		profile.lastGood = earlier
+	}
+	return profile
+}
+
+// insteadOf returns the profile as the last good one, in place of one with problems.
+func (p *Profile) insteadOf(problems field.ErrorList) *Profile {
+	standIn := *p
+	standIn.Broken, standIn.lastGood = problems, nil
+	return &standIn
+}
+
+// Keep returns what serves once an object that compiled to before compiles to after: after, unless that cannot be used, before can, and
+// the controller has not yet seen the new spec, so that the status does not tell the last good one yet.
+func Keep(before, after *Profile) *Profile {
+	if before == nil || len(before.Problems) > 0 || after.settled {
+		return after
+	}
+	switch {
+	case len(after.Problems) > 0:
+		return before.insteadOf(after.Problems)
+	case len(after.Broken) > 0 && before.Generation > after.Generation:
+		return before.insteadOf(after.Broken)
+	default:
+		return after
+	}
+}
+
+// lastGood is the last good spec as the status has it.
+type lastGood struct {
+	generation int64
+	spec       map[string]any
+}
+
+// lastGoodOf reads the last good spec of an object; nil if there is none.
+func lastGoodOf(object map[string]any) *lastGood {
+	spec, found, err := unstructured.NestedFieldNoCopy(object, "status", "lastGood", "spec")
+	decoded, ok := spec.(map[string]any)
+	if !found || err != nil || !ok {
+		return nil
+	}
+	return &lastGood{integerAt(object, "status", "lastGood", "generation"), decoded}
+}
+
+// integerAt returns an integer of an object, which is a float where it was decoded from YAML; 0 if there is none.
+func integerAt(object map[string]any, path ...string) int64 {
+	value, _, _ := unstructured.NestedFieldNoCopy(object, path...)
+	switch value := value.(type) {
+	case int64:
+		return value
+	case float64:
+		return int64(value)
+	default:
+		return 0
+	}
+}
+
+// compileSpec makes a Profile from the spec of an object, which is changed.
+func (c *Compiler) compileSpec(object map[string]any, cluster bool) *Profile {
 	profile := &Profile{}
 	if metadata, ok := object["metadata"].(map[string]any); ok {
 		profile.Name, _ = metadata["name"].(string)
@@ -193,29 +311,89 @@ func (c *Compiler) complete(profile *Profile, spec *v1alpha1.ClusterPatternProfi
 	profile.Revision = revision(profile.injector.Field, profile.document)
 	profile.FailurePolicy = spec.FailurePolicy
 	profile.overridable = spec.Overridable
+	profile.after = spec.After
+	profile.onPortConflict = spec.OnPortConflict
 
-	problems := profile.injector.Validate(&spec.Pattern, path.Child(profile.injector.Field))
-	for i, name := range spec.Overridable {
-		if _, err := profile.schema.typeAt(name); err != nil {
-			problems = append(problems, field.Invalid(path.Child("overridable").Index(i), name, err.Error()))
-		}
-	}
+	problems := c.completePattern(profile, spec, path)
 	var errs field.ErrorList
 	profile.allowed, errs = selector(spec.AllowedNamespaces, path.Child("allowedNamespaces"))
 	problems = append(problems, errs...)
 	if spec.Match != nil {
-		profile.match = &match{}
-		profile.match.namespaces, errs = selector(spec.Match.NamespaceSelector, path.Child("match", "namespaceSelector"))
+		profile.match, errs = newMatch(spec.Match, path.Child("match"))
 		problems = append(problems, errs...)
-		profile.match.pods, errs = selector(spec.Match.PodSelector, path.Child("match", "podSelector"))
-		problems = append(problems, errs...)
-		profile.match.namespaceRequirements = requirements(profile.match.namespaces)
-		profile.match.podRequirements = requirements(profile.match.pods)
+		if profile.match != nil {
+			profile.match.selection = new(newSelection(spec.FailurePolicy, profile.match))
+		}
+	}
+	if i := slices.Index(spec.After, profile.Name); i >= 0 {
+		problems = append(problems, field.Invalid(path.Child("after").Index(i), profile.Name, "is the profile itself; remove it"))
 	}
 	if profile.Problems = problems; len(problems) == 0 {
 		profile.Pattern = &spec.Pattern
 		profile.configuration = configuration(profile.injector, profile.Pattern)
 	}
+}
+
+// completePattern fills what of a Profile depends on its pattern.
+func (c *Compiler) completePattern(profile *Profile, spec *v1alpha1.ClusterPatternProfileSpec, path *field.Path) field.ErrorList {
+	problems := profile.injector.Validate(&spec.Pattern, path.Child(profile.injector.Field))
+	if spec.Custom == nil {
+		for i, name := range spec.Overridable {
+			if _, err := profile.schema.typeAt(name); err != nil {
+				problems = append(problems, field.Invalid(path.Child("overridable").Index(i), name, err.Error()))
+			}
+		}
+		return problems
+	}
+	custom, errs := injectors.CompileCustom(profile.Name, profile.Namespace, spec.Custom, path.Child("custom"))
+	problems = append(problems, errs...)
+	problems = append(problems, overridableParameters(spec, path)...)
+	if len(problems) == 0 {
+		profile.custom = custom
+		if bound, missing := custom.Bind(nil); len(missing) == 0 {
+			profile.bound = bound
+		}
+	}
+	return problems
+}
+
+// overridableParameters finds what overridable lists that is no parameter, and parameters that nobody could give.
+func overridableParameters(spec *v1alpha1.ClusterPatternProfileSpec, path *field.Path) field.ErrorList {
+	var problems field.ErrorList
+	var names []string
+	for i := range spec.Custom.Parameters {
+		parameter := &spec.Custom.Parameters[i]
+		names = append(names, parameter.Name)
+		if parameter.Required && !slices.Contains(spec.Overridable, parameter.Name) {
+			problems = append(problems, field.Invalid(path.Child("custom", "parameters").Index(i).Child("required"), true, fmt.Sprintf(
+				"no Pod could give %s; list it in spec.overridable", parameter.Name)))
+		}
+	}
+	for i, name := range spec.Overridable {
+		if !slices.Contains(names, name) {
+			problems = append(problems, field.Invalid(path.Child("overridable").Index(i), name,
+				"is no parameter; Pods may change parameters of a custom pattern only"))
+		}
+	}
+	return problems
+}
+
+// newMatch returns what a match selects.
+func newMatch(spec *v1alpha1.ClusterMatch, path *field.Path) (*match, field.ErrorList) {
+	m := &match{enforce: spec.Enforce, namespaceSelector: spec.NamespaceSelector, podSelector: spec.PodSelector}
+	strict := validation.LabelSelectorValidationOptions{} // as the API server holds webhook configurations to it
+	problems := append(
+		validation.ValidateLabelSelector(spec.NamespaceSelector, strict, path.Child("namespaceSelector")),
+		validation.ValidateLabelSelector(spec.PodSelector, strict, path.Child("podSelector"))...)
+	var errs field.ErrorList
+	m.conditions, errs = compileConditions(spec.Conditions, path.Child("conditions"))
+	if problems = append(problems, errs...); len(problems) > 0 {
+		return nil, problems
+	}
+	m.namespaces, _ = selector(spec.NamespaceSelector, nil) // valid, by the above
+	m.pods, _ = selector(spec.PodSelector, nil)
+	m.namespaceRequirements, m.podRequirements = requirements(m.namespaces), requirements(m.pods)
+	return m, nil
 }
 
 // configuration is the configuration file of the pattern's program.

@@ -22,4 +22,16 @@ const (
 	ReasonWindowsNotSupported weave.Reason = "WindowsNotSupported"
 	// ReasonPodTooLarge says that the Pod has, or would have, more containers or annotations than is allowed.
 	ReasonPodTooLarge weave.Reason = "PodTooLarge"
+	// ReasonConditionNotMet says that a condition of the profile's match is not true of the Pod.
+	ReasonConditionNotMet weave.Reason = "ConditionNotMet"
+	// ReasonConditionFailed says that a condition of the profile's match cannot be evaluated for the Pod.
+	ReasonConditionFailed weave.Reason = "ConditionFailed"
+	// ReasonNotInjected says that the Pod has to have what an enforcing profile adds, and lacks it.
+	ReasonNotInjected weave.Reason = "NotInjected"
+	// ReasonInjectionChanged says that the Pod has what an enforcing profile adds, and not as the profile adds it.
+	ReasonInjectionChanged weave.Reason = "InjectionChanged"
+	// ReasonEnforced says that the Pod has what an enforcing profile adds, as the profile adds it.
+	ReasonEnforced weave.Reason = "Enforced"
+	// ReasonPodSecurity says that what the profile adds is not allowed by the Pod Security Standard that the namespace enforces.
+	ReasonPodSecurity weave.Reason = "PodSecurity"
 )

@@ -23,30 +23,36 @@ const (
 	SourceMatch      Source = "Match"
 )
 
-// request is what a Pod, or its namespace for it, asks for.
-type request struct {
+// asked is what a Pod, or its namespace for it, asks for.
+type asked struct {
 	names    []string // each once
 	source   Source
 	declined bool // by "none", which declines policy too
 	problems []weave.Problem
 }
 
+// AskedNames returns the names that a Pod with annotations asks for in a namespace, sorted; none if it declines, or if what it says
+// cannot be read.
+func AskedNames(annotations map[string]string, namespace Namespace) []string {
+	return slices.Sorted(slices.Values(requestOf(annotations, namespace).names))
+}
+
 // requestOf reads the Pod's annotation, or else the namespace's label, which the annotation replaces.
-func requestOf(annotations map[string]string, namespace Namespace) request {
+func requestOf(annotations map[string]string, namespace Namespace) asked {
 	if value, ok := annotations[v1alpha1.InjectKey]; ok {
 		return parseRequest(value, ",", "annotation "+v1alpha1.InjectKey, SourceAnnotation)
 	}
 	if value, ok := namespace.Labels[v1alpha1.InjectKey]; ok {
 		return parseRequest(value, ".", "label "+v1alpha1.InjectKey+" of namespace "+namespace.Name, SourceNamespace)
 	}
-	return request{source: SourceAnnotation}
+	return asked{source: SourceAnnotation}
 }
 
-func parseRequest(value, separator, where string, source Source) request {
+func parseRequest(value, separator, where string, source Source) asked {
 	if strings.TrimSpace(value) == v1alpha1.None {
-		return request{source: source, declined: true}
+		return asked{source: source, declined: true}
 	}
-	parsed := request{source: source}
+	parsed := asked{source: source}
 	refuse := func(format string, args ...any) {
 		parsed.problems = append(parsed.problems, weave.Problem{
 			Reason: ReasonInvalidRequest, Message: where + " " + fmt.Sprintf(format, args...),

@@ -3,9 +3,7 @@ package profiles
 import (
 	"slices"
 	"strings"
-	"sync"
 
-	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/injectors"
 	"github.com/pillion-dev/pillion/weave"
 )
@@ -19,12 +17,15 @@ type Options struct {
 	ExcludedNamespaces []string
 
 	Weave weave.Options
+
+	// PodSecurity is how what is added is held to the Pod Security Standards.
+	PodSecurity PodSecurity
 }
 
-// Namespace is what decisions know of a Pod's namespace.
+// Namespace is what decisions know of a Pod's namespace. It must not be changed.
 type Namespace struct {
-	Name   string
-	Labels map[string]string
+	Name                string
+	Labels, Annotations map[string]string
 }
 
 // Snapshot is the profiles of a cluster at one moment. It is immutable: a request reads it once, and whatever changes
@@ -35,18 +36,13 @@ type Snapshot struct {
 	namespaced map[string]map[string]*Profile // by namespace and name
 	matching   matchIndex                     // ClusterPatternProfiles with match
 	inside     map[string][]*Profile          // PatternProfiles with match, by namespace
+	enforces   bool                           // some profile does
+	plan       *Plan
+	security   *podSecurity
 	// live are profiles that were read from the API server after the Snapshot was made; they come first.
 	live []*Profile
-	// fragments remember what profiles add, which is the same for most Pods. Nothing but the time that a decision takes depends
-	// on them.
-	fragments *sync.Map // *weave.Fragment by fragmentKey
-}
-
-// fragmentKey is all that what a profile adds depends on, beside the Snapshot's options.
-type fragmentKey struct {
-	profile   *Profile
-	source    *v1alpha1.Pattern // of the profile that it reads from; nil: it reads from none
-	hardening injectors.Hardening
+	// memory remembers what profiles add. Nothing but the time that a decision takes depends on it.
+	memory *memory
 }
 
 // NewSnapshot returns a Snapshot of profiles, in any order. The cost is linear in their number, with no compilation.
@@ -56,29 +52,64 @@ func NewSnapshot(options Options, profiles []*Profile) *Snapshot {
 		cluster:    map[string]*Profile{},
 		namespaced: map[string]map[string]*Profile{},
 		inside:     map[string][]*Profile{},
-		fragments:  &sync.Map{},
+		security:   newPodSecurity(options.PodSecurity),
+		memory:     newMemory(),
 	}
 	sorted := slices.SortedFunc(slices.Values(profiles), byName)
-	var matching []*Profile
 	for _, profile := range sorted {
-		if profile.Namespace == "" {
-			s.cluster[profile.Name] = profile
-			if profile.match != nil {
-				matching = append(matching, profile)
-			}
+		s.put(profile)
+	}
+	for i, profile := range sorted {
+		if errs := s.problemsAfter(profile); len(errs) > 0 {
+			sorted[i] = profile.unusable(errs)
+		}
+	}
+	for _, profile := range sorted {
+		s.put(profile)
+	}
+	s.plan = NewPlan(sorted, options.ExcludedNamespaces)
+	s.index(sorted)
+	return s
+}
+
+// put files a profile under its name.
+func (s *Snapshot) put(profile *Profile) {
+	if profile.Namespace == "" {
+		s.cluster[profile.Name] = profile
+		return
+	}
+	if s.namespaced[profile.Namespace] == nil {
+		s.namespaced[profile.Namespace] = map[string]*Profile{}
+	}
+	s.namespaced[profile.Namespace][profile.Name] = profile
+}
+
+// index files the profiles whose match chooses Pods. A match that gets no entry chooses none, whoever calls.
+func (s *Snapshot) index(profiles []*Profile) {
+	var matching []*Profile
+	for _, profile := range profiles {
+		if profile.match == nil {
 			continue
 		}
-		if s.namespaced[profile.Namespace] == nil {
-			s.namespaced[profile.Namespace] = map[string]*Profile{}
+		if selection, _ := s.plan.Of(profile); selection == nil {
+			continue
 		}
-		s.namespaced[profile.Namespace][profile.Name] = profile
-		if profile.match != nil {
+		s.enforces = s.enforces || profile.match.enforce
+		if profile.Namespace == "" {
+			matching = append(matching, profile)
+		} else {
 			s.inside[profile.Namespace] = append(s.inside[profile.Namespace], profile)
 		}
 	}
 	s.matching = newMatchIndex(matching)
-	return s
 }
+
+// Profile returns the profile that serves under a name: a PatternProfile of a namespace, or a ClusterPatternProfile where that is
+// empty. nil if there is none.
+func (s *Snapshot) Profile(namespace, name string) *Profile { return s.find(namespace, name) }
+
+// Plan returns which Pods the API server has to send for the profiles' match.
+func (s *Snapshot) Plan() *Plan { return s.plan }
 
 // With returns a Snapshot that also has profiles that were read from the API server just now, ahead of what it had of their
 // names. It is cheap: the rest is shared.
@@ -88,7 +119,7 @@ func (s *Snapshot) With(live ...*Profile) *Snapshot {
 	}
 	overlaid := *s
 	overlaid.live = slices.Concat(live, s.live)
-	overlaid.fragments = &sync.Map{} // the live ones are gone after this request, and must be forgotten with it
+	overlaid.memory = newMemory() // the live ones are gone after this request, and must be forgotten with it
 	return &overlaid
 }
 

@@ -19,6 +19,9 @@ type Fragment struct {
 	// InitContainers are the init containers and native sidecars (restartPolicy Always), in the order in which they start.
 	InitContainers []corev1.Container
 
+	// Containers are regular containers, which go behind the app's.
+	Containers []corev1.Container
+
 	// Volumes are the volumes that the containers above, and the app's through Additions, mount.
 	Volumes []corev1.Volume
 
@@ -33,6 +36,13 @@ type Fragment struct {
 	// container ports.
 	Ports []Port
 
+	// ImagePullSecrets are put on the Pod. One that it has already, or that another profile adds too, is left alone.
+	ImagePullSecrets []corev1.LocalObjectReference
+
+	// HostAliases are put on the Pod: a host name joins those that its address has there already. A name that the Pod or another
+	// profile gives another address is a collision. An address without names adds nothing.
+	HostAliases []corev1.HostAlias
+
 	// JSON is what operations hold of the containers and volumes above, made once for many Pods (see WithJSON). Nil: it is made
 	// when the Fragment is woven.
 	JSON *FragmentJSON
@@ -40,12 +50,16 @@ type Fragment struct {
 
 // FragmentJSON is the JSON of a Fragment's containers and volumes, item by item.
 type FragmentJSON struct {
-	InitContainers, Volumes []json.RawMessage
+	InitContainers, Containers, Volumes []json.RawMessage
 }
 
 // WithJSON returns the Fragment with its JSON, for a Fragment that is woven into many Pods.
 func (f Fragment) WithJSON() (Fragment, error) {
 	initContainers, err := encodeAll(f.InitContainers)
+	if err != nil {
+		return f, fmt.Errorf("encode the init containers of profile %s: %w", f.Profile, err)
+	}
+	containers, err := encodeAll(f.Containers)
 	if err != nil {
 		return f, fmt.Errorf("encode the containers of profile %s: %w", f.Profile, err)
 	}
@@ -53,7 +67,7 @@ func (f Fragment) WithJSON() (Fragment, error) {
 	if err != nil {
 		return f, fmt.Errorf("encode the volumes of profile %s: %w", f.Profile, err)
 	}
-	f.JSON = &FragmentJSON{initContainers, volumes}
+	f.JSON = &FragmentJSON{initContainers, containers, volumes}
 	return f, nil
 }
 
@@ -73,6 +87,9 @@ func encodeAll[T any](items []T) ([]json.RawMessage, error) {
 
 // values returns what operations add: the JSON of items where it is there, or the items.
 func values[T any](items []T, encoded []json.RawMessage) []any {
+	if len(items) == 0 {
+		return nil
+	}
 	all := make([]any, len(items))
 	for i := range items {
 		if encoded != nil {
@@ -84,11 +101,23 @@ func values[T any](items []T, encoded []json.RawMessage) []any {
 	return all
 }
 
+// containers returns all containers that the Fragment adds.
+func (f *Fragment) containers() [2][]corev1.Container {
+	return [2][]corev1.Container{f.InitContainers, f.Containers}
+}
+
 func (f *Fragment) initContainerValues() []any {
 	if f.JSON == nil {
 		return values(f.InitContainers, nil)
 	}
 	return values(f.InitContainers, f.JSON.InitContainers)
+}
+
+func (f *Fragment) containerValues() []any {
+	if f.JSON == nil {
+		return values(f.Containers, nil)
+	}
+	return values(f.Containers, f.JSON.Containers)
 }
 
 func (f *Fragment) volumeValues() []any {

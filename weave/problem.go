@@ -20,8 +20,10 @@ const (
 	ReasonMountPathCollision Reason = "MountPathCollision"
 	// ReasonPortCollision says that two containers would listen on one port of the Pod.
 	ReasonPortCollision Reason = "PortCollision"
-	// ReasonEnvCollision says that two profiles set one environment variable of a container.
+	// ReasonEnvCollision says that two profiles, or one twice, set one environment variable of a container.
 	ReasonEnvCollision Reason = "EnvCollision"
+	// ReasonHostAliasCollision says that a host name has another address already.
+	ReasonHostAliasCollision Reason = "HostAliasCollision"
 	// ReasonMetadataCollision says that an annotation or label is there already.
 	ReasonMetadataCollision Reason = "MetadataCollision"
 )

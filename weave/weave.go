@@ -31,8 +31,8 @@ type patch struct {
 }
 
 // Weave returns the Pod with every Fragment that was taken, and the operations that turn the Pod into it: only "add", at
-// explicit indices or at keys that are not there. Init containers stand in the order of profiles; a profile that is not in
-// it comes last. Without Fragments and Marks the patch is empty. What is not changed is shared with the Weaver's Pod: neither may
+// explicit indices or at keys that are not there. Containers stand in the order of profiles; a profile that is not in it comes
+// last. Without Fragments and Marks the patch is empty. What is not changed is shared with the Weaver's Pod: neither may
 // be changed afterwards.
 func (w *Weaver) Weave(order []string, marks Marks) (*corev1.Pod, []jsonpatch.JsonPatchOperation) {
 	fragments := slices.Clone(w.fragments)
@@ -51,6 +51,9 @@ func (w *Weaver) Weave(order []string, marks Marks) (*corev1.Pod, []jsonpatch.Js
 	p.addToContainers("/spec/initContainers/", &woven.Spec.InitContainers, fragments)
 	p.addToContainers("/spec/containers/", &woven.Spec.Containers, fragments)
 	p.addInitContainers(&woven, fragments, w.place())
+	p.appendContainers(&woven, fragments)
+	p.addPullSecrets(&woven, fragments)
+	p.addHostAliases(&woven, fragments)
 	return &woven, p.operations
 }
 
@@ -96,8 +99,8 @@ func (w *Weaver) metadata(fragments []taken, marks Marks) Marks {
 	return all
 }
 
-// addToContainers adds variables and mounts to the app's containers. It comes before init containers are inserted, so that the
-// indices are still the Pod's own.
+// addToContainers adds variables and mounts to the app's containers. It comes before containers are inserted, so that the indices
+// are still the Pod's own.
 func (p *patch) addToContainers(path string, containers *[]corev1.Container, fragments []taken) {
 	changed := false
 	for i := range *containers {
@@ -187,6 +190,43 @@ func (p *patch) addInitContainers(pod *corev1.Pod, fragments []taken, place int)
 		values = append(values, fragments[i].initContainerValues()...)
 	}
 	pod.Spec.InitContainers = insertInto(p, "/spec/initContainers", pod.Spec.InitContainers, place, containers, values)
+}
+
+// appendContainers adds regular containers behind the app's, so that what takes the first one for the app's goes on to do so.
+func (p *patch) appendContainers(pod *corev1.Pod, fragments []taken) {
+	var containers []corev1.Container
+	var values []any
+	for i := range fragments {
+		containers = append(containers, fragments[i].Containers...)
+		values = append(values, fragments[i].containerValues()...)
+	}
+	pod.Spec.Containers = insertInto(p, "/spec/containers", pod.Spec.Containers, len(pod.Spec.Containers), containers, values)
+}
+
+// addPullSecrets adds the secrets that the Pod does not have, each once.
+func (p *patch) addPullSecrets(pod *corev1.Pod, fragments []taken) {
+	var added []corev1.LocalObjectReference
+	var there map[string]bool
+	for i := range fragments {
+		for _, secret := range fragments[i].ImagePullSecrets {
+			if there == nil {
+				there = pullSecretNames(pod)
+			}
+			if !there[secret.Name] {
+				there[secret.Name] = true
+				added = append(added, secret)
+			}
+		}
+	}
+	pod.Spec.ImagePullSecrets = appendTo(p, "/spec/imagePullSecrets", pod.Spec.ImagePullSecrets, added)
+}
+
+func pullSecretNames(pod *corev1.Pod) map[string]bool {
+	names := map[string]bool{}
+	for _, secret := range pod.Spec.ImagePullSecrets {
+		names[secret.Name] = true
+	}
+	return names
 }
 
 func appendTo[T any](p *patch, path string, list, added []T) []T {

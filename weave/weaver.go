@@ -28,6 +28,7 @@ type Weaver struct {
 	// The side of a collision that was there first: who has the name, port or key.
 	containers, volumes, annotations, labels map[string]string
 	ports                                    map[portKey]string
+	hostPorts                                map[portKey]string // of the node, made when the first is noted
 	mounts                                   map[string][]mount
 	env                                      map[envKey]string
 }
@@ -76,7 +77,9 @@ func NewWeaver(pod *corev1.Pod, options Options) *Weaver {
 func (w *Weaver) occupy(container *corev1.Container) {
 	w.containers[container.Name] = ownerPod
 	for _, port := range container.Ports {
-		w.ports[portOf(port.ContainerPort, port.Protocol)] = "container " + container.Name
+		owner := "container " + container.Name
+		w.ports[portOf(port.ContainerPort, port.Protocol)] = owner
+		w.noteHostPort(port, owner)
 	}
 	for _, m := range container.VolumeMounts {
 		w.mounts[container.Name] = append(w.mounts[container.Name], mount{m.MountPath, "volume " + m.Name})
@@ -84,6 +87,16 @@ func (w *Weaver) occupy(container *corev1.Container) {
 	for _, device := range container.VolumeDevices {
 		w.mounts[container.Name] = append(w.mounts[container.Name], mount{device.DevicePath, "block device " + device.Name})
 	}
+}
+
+func (w *Weaver) noteHostPort(port corev1.ContainerPort, owner string) {
+	if port.HostPort == 0 {
+		return
+	}
+	if w.hostPorts == nil {
+		w.hostPorts = map[portKey]string{}
+	}
+	w.hostPorts[portOf(port.HostPort, port.Protocol)] = owner
 }
 
 // Add takes a Fragment, or returns why it cannot be woven beside the Pod and the Fragments that were taken before it. A
@@ -107,8 +120,11 @@ func (w *Weaver) check(added *taken) []Problem {
 		w.collidingNames(&added.Fragment),
 		w.collidingMetadata(&added.Fragment),
 		w.collidingPorts(&added.Fragment),
+		w.collidingHostPorts(&added.Fragment),
+		w.collidingHostAliases(&added.Fragment),
 		w.resolveTargets(added),
 		w.collidingAdditions(added),
+		w.collidingWithin(added),
 	)
 }
 
@@ -136,6 +152,13 @@ func (w *Weaver) Occupy(fragment Fragment) {
 	w.occupyShared(&present)
 }
 
+// Taken tells whether a port is taken, by the Pod or by a Fragment. A port that is mapped to the node (hostPort) is not, as it is
+// another network's; under hostNetwork, where it is the same one, it is the container's port, too.
+func (w *Weaver) Taken(port int32, protocol corev1.Protocol) bool {
+	_, taken := w.ports[portOf(port, protocol)]
+	return taken
+}
+
 // occupyShared notes the ports and variables of a Fragment.
 func (w *Weaver) occupyShared(fragment *taken) {
 	owner := "profile " + fragment.Profile
@@ -153,11 +176,13 @@ func (w *Weaver) occupyShared(fragment *taken) {
 
 func (w *Weaver) collidingNames(fragment *Fragment) []Problem {
 	var problems []Problem
-	for i := range fragment.InitContainers {
-		name := fragment.InitContainers[i].Name
-		if owner, taken := w.containers[name]; taken {
-			problems = append(problems, collision(ReasonNameCollision, fragment, "adds the container %s, and %s has one of that name; "+
-				"rename one of them", name, owner))
+	for _, containers := range fragment.containers() {
+		for i := range containers {
+			name := containers[i].Name
+			if owner, taken := w.containers[name]; taken {
+				problems = append(problems, collision(ReasonNameCollision, fragment, "adds the container %s, and %s has one of that name; "+
+					"rename one of them", name, owner))
+			}
 		}
 	}
 	for i := range fragment.Volumes {
@@ -200,6 +225,24 @@ func (w *Weaver) collidingPorts(fragment *Fragment) []Problem {
 	return problems
 }
 
+// collidingHostPorts finds ports of the node that would be mapped twice. Under hostNetwork they are the containers' own ports.
+func (w *Weaver) collidingHostPorts(fragment *Fragment) []Problem {
+	if w.pod.Spec.HostNetwork || len(w.hostPorts) == 0 {
+		return nil
+	}
+	var problems []Problem
+	for _, container := range slices.Concat(fragment.InitContainers, fragment.Containers) {
+		for _, port := range container.Ports {
+			if owner, taken := w.hostPorts[portOf(port.HostPort, port.Protocol)]; taken {
+				problems = append(problems, collision(ReasonPortCollision, fragment,
+					"maps port %d of the node to container %s, and %s has it already; give one of them another hostPort",
+					port.HostPort, container.Name, owner))
+			}
+		}
+	}
+	return problems
+}
+
 func (w *Weaver) collidingAdditions(added *taken) []Problem {
 	var problems []Problem
 	for i := range added.Additions {
@@ -232,8 +275,8 @@ func (w *Weaver) collidingMounts(added *taken, mounts []corev1.VolumeMount, cont
 
 func (w *Weaver) take(fragment *taken) {
 	owner := "profile " + fragment.Profile
-	for i := range fragment.InitContainers {
-		w.containers[fragment.InitContainers[i].Name] = owner
+	for _, containers := range fragment.containers() {
+		w.takeContainers(containers, owner)
 	}
 	for i := range fragment.Volumes {
 		w.volumes[fragment.Volumes[i].Name] = owner
@@ -255,6 +298,15 @@ func (w *Weaver) take(fragment *taken) {
 	w.fragments = append(w.fragments, *fragment)
 }
 
+func (w *Weaver) takeContainers(containers []corev1.Container, owner string) {
+	for i := range containers {
+		w.containers[containers[i].Name] = owner
+		for _, port := range containers[i].Ports {
+			w.noteHostPort(port, owner)
+		}
+	}
+}
+
 // targets returns the containers of the Pod that an Addition is for, and the names that the Pod does not have.
 func (w *Weaver) targets(addition *Addition) (containers []*corev1.Container, missing []string) {
 	if len(addition.Containers) == 0 {
@@ -274,7 +326,9 @@ func (w *Weaver) targets(addition *Addition) (containers []*corev1.Container, mi
 			missing = append(missing, name)
 			continue
 		}
-		containers = append(containers, container)
+		if !slices.Contains(containers, container) {
+			containers = append(containers, container)
+		}
 	}
 	return containers, missing
 }
@@ -301,15 +355,21 @@ func collision(reason Reason, fragment *Fragment, format string, args ...any) Pr
 // portsOf returns every port that the containers of a Fragment listen on, each once.
 func portsOf(fragment *Fragment) []Port {
 	ports := slices.Clone(fragment.Ports)
-	for i := range fragment.InitContainers {
-		container := &fragment.InitContainers[i]
-		for _, port := range container.Ports {
-			declared := Port{Container: container.Name, Port: port.ContainerPort, Protocol: port.Protocol}
-			if !slices.ContainsFunc(ports, func(p Port) bool {
-				return portOf(p.Port, p.Protocol) == portOf(declared.Port, declared.Protocol)
-			}) {
-				ports = append(ports, declared)
-			}
+	for _, containers := range fragment.containers() {
+		for i := range containers {
+			ports = withDeclared(ports, &containers[i])
+		}
+	}
+	return ports
+}
+
+func withDeclared(ports []Port, container *corev1.Container) []Port {
+	for _, port := range container.Ports {
+		declared := Port{Container: container.Name, Port: port.ContainerPort, Protocol: port.Protocol}
+		if !slices.ContainsFunc(ports, func(p Port) bool {
+			return portOf(p.Port, p.Protocol) == portOf(declared.Port, declared.Protocol)
+		}) {
+			ports = append(ports, declared)
 		}
 	}
 	return ports
@@ -324,9 +384,14 @@ func portOf(port int32, protocol corev1.Protocol) portKey {
 
 // overlap tells whether two mount paths are the same or one lies in the other.
 func overlap(a, b string) bool {
-	directory := func(p string) string { return strings.TrimSuffix(path.Join("/", p), "/") + "/" } // a relative path is the root's
-	a, b = directory(a), directory(b)
-	return strings.HasPrefix(a, b) || strings.HasPrefix(b, a)
+	a, b = path.Join("/", a), path.Join("/", b) // a relative path is the root's
+	return isWithin(a, b) || isWithin(b, a)
+}
+
+// isWithin tells whether a clean path is a directory's, or lies in it.
+func isWithin(inner, directory string) bool {
+	rest, ok := strings.CutPrefix(inner, directory)
+	return ok && (rest == "" || rest[0] == '/' || directory == "/")
 }
 
 func find(containers []corev1.Container, name string) *corev1.Container {

@@ -508,6 +508,250 @@ func TestWeavingNothingGivesNoOperation(t *testing.T) {
 	}
 }
 
+func TestRegularContainersComeLastInTheOrderOfProfiles(t *testing.T) {
+	pod := podWith(t, `{}`, `{containers: [{name: app}, {name: pillion-0}], initContainers: [{name: setup}]}`)
+	weaver := weave.NewWeaver(pod, options())
+	for _, profile := range []string{"b", "a"} {
+		fragment, err := weave.Fragment{
+			Profile:        profile,
+			InitContainers: []corev1.Container{{Name: "pillion-" + profile + "-init"}},
+			Containers:     []corev1.Container{{Name: "pillion-" + profile, Image: "<" + profile + ">"}},
+			Additions:      []weave.Addition{{Env: []corev1.EnvVar{{Name: profile}}}},
+		}.WithJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if problems := weaver.Add(fragment); len(problems) > 0 {
+			t.Fatal(problems)
+		}
+	}
+	woven, patch := weaver.Weave([]string{"a", "b"}, weave.Marks{})
+	document, err := weave.Encode(patch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(woven, patched(t, pod, document)); diff != "" {
+		t.Errorf("the patch makes another Pod:\n%s", diff)
+	}
+	var got []string
+	for i := range woven.Spec.Containers {
+		got = append(got, woven.Spec.Containers[i].Name)
+	}
+	if diff := cmp.Diff([]string{"app", "pillion-0", "pillion-a", "pillion-b"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRegularContainersCollideAsInitContainersDo(t *testing.T) {
+	weaver := weave.NewWeaver(podWith(t, `{}`, `{containers: [{name: app, ports: [{containerPort: 80, hostPort: 8080}]},
+          {name: pillion-x}]}`), options())
+	ports := []corev1.ContainerPort{{ContainerPort: 80}, {ContainerPort: 81, HostPort: 8080}}
+	want := []weave.Problem{
+		{Reason: weave.ReasonNameCollision, Message: "profile x adds the container pillion-x, and the Pod has one of that name; " +
+			"rename one of them"},
+		{Reason: weave.ReasonPortCollision, Message: "profile x listens on port 80 in container pillion-x, and container app does " +
+			"too; give one of them another port"},
+		{Reason: weave.ReasonPortCollision, Message: "profile x maps port 8080 of the node to container pillion-x, and container app " +
+			"has it already; give one of them another hostPort"},
+	}
+	got := weaver.Add(weave.Fragment{Profile: "x", Containers: []corev1.Container{{Name: "pillion-x", Ports: ports}}})
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestTakenKnowsThePodsPortsAndThoseOfFragments(t *testing.T) {
+	weaver := weave.NewWeaver(podWith(t, `{}`, `{containers: [{name: app, ports: [{containerPort: 80, hostPort: 8080}]}]}`),
+		options())
+	fragment := site()
+	fragment.Containers = []corev1.Container{{Name: "pillion-site-web", Ports: []corev1.ContainerPort{{ContainerPort: 81}}}}
+	if problems := weaver.Add(fragment); len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	tests := []struct {
+		port     int32
+		protocol corev1.Protocol
+		want     bool
+	}{
+		{80, "", true},
+		{80, corev1.ProtocolUDP, false},
+		{81, corev1.ProtocolTCP, true},
+		{9102, corev1.ProtocolTCP, true},
+		{9125, corev1.ProtocolUDP, true},
+		{9125, corev1.ProtocolTCP, false},
+		{8080, corev1.ProtocolTCP, false}, // the node's, not the Pod's
+	}
+	for _, test := range tests {
+		if got := weaver.Taken(test.port, test.protocol); got != test.want {
+			t.Errorf("port %d %s is taken: %t", test.port, test.protocol, got)
+		}
+	}
+}
+
+func TestPullSecretsAndHostAliasesJoinThoseOfThePod(t *testing.T) {
+	tests := map[string]struct {
+		spec string
+		want []string
+	}{
+		"lists that are absent are made once": {
+			spec: `{containers: [{name: app}]}`,
+			want: []string{
+				`add /spec/imagePullSecrets [{"name":"a"},{"name":"b"}]`,
+				`add /spec/hostAliases [{"ip":"10.0.0.1","hostnames":["db","queue","cache"]},{"ip":"fd00::1","hostnames":["db6"]}]`,
+			},
+		},
+		"what is there is added to": {
+			spec: `{containers: [{name: app}], imagePullSecrets: [{name: b}, {name: mine}],
+			  hostAliases: [{ip: 10.0.0.9, hostnames: [x]}, {ip: 10.0.0.1, hostnames: [queue]}, {ip: "fd00::1"},
+			  {ip: 10.0.0.1, hostnames: [db]}]}`,
+			want: []string{
+				`add /spec/imagePullSecrets/2 {"name":"a"}`,
+				`add /spec/hostAliases/2/hostnames ["db6"]`,
+				`add /spec/hostAliases/1/hostnames/1 "cache"`,
+			},
+		},
+		"an address without names gains a list of them": {
+			spec: `{containers: [{name: app}], imagePullSecrets: [{name: a}, {name: b}], hostAliases: [{ip: 10.0.0.1}]}`,
+			want: []string{
+				`add /spec/hostAliases/0/hostnames ["db","queue","cache"]`,
+				`add /spec/hostAliases/1 {"ip":"fd00::1","hostnames":["db6"]}`,
+			},
+		},
+		"what is all there stays": {
+			spec: `{containers: [{name: app}], imagePullSecrets: [{name: a}, {name: b}],
+			  hostAliases: [{ip: 10.0.0.1, hostnames: [cache, db, queue]}, {ip: "fd00::1", hostnames: [db6]}]}`,
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			pod := podWith(t, `{}`, test.spec)
+			before := pod.DeepCopy()
+			weaver := weave.NewWeaver(pod, options())
+			first := weave.Fragment{
+				Profile:          "first",
+				ImagePullSecrets: []corev1.LocalObjectReference{{Name: "a"}, {Name: "b"}},
+				HostAliases: []corev1.HostAlias{
+					{IP: "10.0.0.1", Hostnames: []string{"db", "queue"}}, {IP: "fd00::1", Hostnames: []string{"db6"}},
+				},
+			}
+			second := weave.Fragment{
+				Profile:          "second",
+				ImagePullSecrets: []corev1.LocalObjectReference{{Name: "b"}},
+				HostAliases:      []corev1.HostAlias{{IP: "10.0.0.1", Hostnames: []string{"db", "cache"}}, {IP: "10.0.0.7"}},
+			}
+			for _, fragment := range []weave.Fragment{first, second} {
+				if problems := weaver.Add(fragment); len(problems) > 0 {
+					t.Fatal(problems)
+				}
+			}
+			woven, patch := weaver.Weave([]string{"first", "second"}, weave.Marks{})
+			var got []string
+			for _, operation := range patch {
+				got = append(got, fmt.Sprintf("%s %s %s", operation.Operation, operation.Path, encode(t, operation.Value)))
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Error(diff)
+			}
+			if diff := cmp.Diff(woven, patched(t, pod, encode(t, patch))); len(patch) > 0 && diff != "" {
+				t.Errorf("the patch makes another Pod:\n%s", diff)
+			}
+			if diff := cmp.Diff(before, pod); diff != "" {
+				t.Errorf("the Pod that was woven is changed:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAHostNameHasOneAddress(t *testing.T) {
+	weaver := weave.NewWeaver(podWith(t, `{}`, `{containers: [{name: app}], hostAliases: [{ip: 10.0.0.1, hostnames: [db]}]}`),
+		options())
+	first := weave.Fragment{Profile: "first", HostAliases: []corev1.HostAlias{{IP: "10.0.0.2", Hostnames: []string{"queue"}}}}
+	if problems := weaver.Add(first); len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	want := []weave.Problem{
+		{Reason: weave.ReasonHostAliasCollision, Message: "profile second gives the host db the address 10.0.0.3, and the Pod gives " +
+			"it 10.0.0.1; let both give it one address, or rename one of them"},
+		{Reason: weave.ReasonHostAliasCollision, Message: "profile second gives the host queue the address 10.0.0.3, and profile " +
+			"first gives it 10.0.0.2; let both give it one address, or rename one of them"},
+	}
+	got := weaver.Add(weave.Fragment{Profile: "second", HostAliases: []corev1.HostAlias{
+		{IP: "10.0.0.3", Hostnames: []string{"db", "queue", "other"}}, {IP: "10.0.0.1", Hostnames: []string{"db"}},
+	}})
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWhatAFragmentAddsTwiceIsReportedOnce(t *testing.T) {
+	mounts := func(volume, path string) []corev1.VolumeMount {
+		return []corev1.VolumeMount{{Name: volume, MountPath: path}}
+	}
+	tests := map[string]struct {
+		fragment weave.Fragment
+		want     []weave.Problem
+	}{
+		"containers of one name in both lists": {
+			fragment: weave.Fragment{
+				InitContainers: []corev1.Container{{Name: "pillion-x"}, {Name: "pillion-x"}},
+				Containers:     []corev1.Container{{Name: "pillion-x"}, {Name: "pillion-x-y"}},
+			},
+			want: []weave.Problem{{Reason: weave.ReasonNameCollision, Message: "profile x adds more than one container pillion-x; " +
+				"rename all but one of them"}},
+		},
+		"volumes of one name": {
+			fragment: weave.Fragment{Volumes: []corev1.Volume{{Name: "pillion-x"}, {Name: "pillion-x"}}},
+			want: []weave.Problem{{Reason: weave.ReasonNameCollision, Message: "profile x adds more than one volume pillion-x; " +
+				"rename all but one of them"}},
+		},
+		"a mount in another one of another Addition": {
+			fragment: weave.Fragment{Additions: []weave.Addition{
+				{VolumeMounts: mounts("a", "/srv/site/assets")},
+				{Containers: []string{"app"}, VolumeMounts: mounts("b", "/srv/site/")},
+				{VolumeMounts: mounts("c", "/srv/site2")},
+				{VolumeMounts: mounts("d", "/srv/si")},
+			}},
+			want: []weave.Problem{{Reason: weave.ReasonMountPathCollision, Message: "profile x mounts volume b at /srv/site/ and volume " +
+				"a at /srv/site/assets into container app: one would hide the other; choose another path for one of them"}},
+		},
+		"two mounts of one path in one Addition": {
+			fragment: weave.Fragment{Additions: []weave.Addition{{
+				Containers:   []string{"app"},
+				VolumeMounts: append(mounts("a", "/srv"), mounts("b", "/srv")...),
+			}}},
+			want: []weave.Problem{{Reason: weave.ReasonMountPathCollision, Message: "profile x mounts volume a at /srv and volume b at " +
+				"/srv into container app: one would hide the other; choose another path for one of them"}},
+		},
+		"one variable in two Additions": {
+			fragment: weave.Fragment{Additions: []weave.Addition{
+				{Env: []corev1.EnvVar{{Name: "A"}, {Name: "B"}}}, {Containers: []string{"app"}, Env: []corev1.EnvVar{{Name: "A"}}},
+			}},
+			want: []weave.Problem{{Reason: weave.ReasonEnvCollision, Message: "profile x sets A in container app more than once; " +
+				"remove all but one of them"}},
+		},
+		"one Addition that names a container twice": {
+			fragment: weave.Fragment{Additions: []weave.Addition{{
+				Containers: []string{"app", "app"}, Env: []corev1.EnvVar{{Name: "A"}}, VolumeMounts: mounts("a", "/srv"),
+			}}},
+		},
+		"one path and variable in different containers": {
+			fragment: weave.Fragment{Additions: []weave.Addition{
+				{Containers: []string{"app"}, Env: []corev1.EnvVar{{Name: "A"}}, VolumeMounts: mounts("a", "/srv")},
+				{Containers: []string{"web"}, Env: []corev1.EnvVar{{Name: "A"}}, VolumeMounts: mounts("a", "/srv")},
+			}},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			test.fragment.Profile = "x"
+			weaver := weave.NewWeaver(podWith(t, `{}`, `{containers: [{name: app}, {name: web}]}`), options())
+			if diff := cmp.Diff(test.want, weaver.Add(test.fragment)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
 func hides(path, what, where string) weave.Problem {
 	return weave.Problem{Reason: weave.ReasonMountPathCollision, Message: fmt.Sprintf(
 		"profile site mounts %s into container app, where %s is mounted at %s: one would hide the other; choose another path",

@@ -25,14 +25,14 @@ func BenchmarkHandler(b *testing.B) {
 		b.Fatal(err)
 	}
 	compiled := make([]*profiles.Profile, 1000)
-	namespaces := map[string]map[string]string{}
+	namespaces := map[string]profiles.Namespace{}
 	for i := range compiled {
 		profile := &v1alpha1.ClusterPatternProfile{}
 		profile.Name = fmt.Sprintf("profile-%d", i)
 		profile.TypeMeta = metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "ClusterPatternProfile"}
 		profile.Spec.GitSync = &v1alpha1.GitSync{Repo: "https://git.example.com/site.git", MountPath: "/srv/site"}
 		compiled[i] = compiler.Cluster(profile)
-		namespaces[fmt.Sprintf("ns-%d", i)] = map[string]string{"team": "web"}
+		namespaces[fmt.Sprintf("ns-%d", i)] = profiles.Namespace{Labels: map[string]string{"team": "web"}}
 	}
 	handler := webhook.NewHandler(webhook.Static{
 		Profiles:   profiles.NewSnapshot(profiles.Options{Images: injectors.DefaultImages("")}, compiled),

@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	utilcache "k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -42,7 +44,7 @@ type informed struct {
 	snapshot atomic.Pointer[profiles.Snapshot]
 	unknown  *utilcache.LRUExpireCache
 
-	namespaces sync.Map // of the labels, map[string]string, by name
+	namespaces sync.Map // profiles.Namespace by name
 
 	mu       sync.Mutex
 	compiled map[profileKey]*compiledProfile
@@ -53,10 +55,34 @@ type informed struct {
 
 type profileKey struct{ namespace, name string }
 
-// compiledProfile is what the informers' caches hold in place of a profile: what is read of its metadata, and what it compiles to.
+// compiledProfile is what the informers' caches hold in place of a profile: what is read of its metadata, and what it compiles
+// to.
 type compiledProfile struct {
 	metav1.ObjectMeta
+	source  source
 	profile *profiles.Profile
+}
+
+// source is what the compilation of a profile depends on, as far as it can change: while it is the same, so is what it compiles
+// to.
+type source struct {
+	uid        types.UID
+	generation int64
+	lastGood   int64 // its generation; 0: there is none
+	isObserved bool  // the controller has seen the spec
+	isDeleted  bool
+	release    string // the value of the annotation
+}
+
+func sourceOf(meta *metav1.ObjectMeta, status *v1alpha1.ProfileStatus) source {
+	s := source{
+		uid: meta.UID, generation: meta.Generation, isObserved: status.ObservedGeneration >= meta.Generation,
+		isDeleted: meta.DeletionTimestamp != nil, release: meta.Annotations[v1alpha1.ReleaseKey],
+	}
+	if status.LastGood != nil {
+		s.lastGood = status.LastGood.Generation
+	}
+	return s
 }
 
 // namespaceObject is what is read of a namespace: its metadata.
@@ -133,26 +159,41 @@ func newInformed(restConfig *rest.Config, options RunOptions) (*informed, error)
 func (c *informed) keep(object any) (any, error) {
 	switch object := object.(type) {
 	case *metav1.PartialObjectMetadata:
-		object.ManagedFields, object.Annotations, object.OwnerReferences, object.Finalizers = nil, nil, nil, nil
+		object.ManagedFields, object.OwnerReferences, object.Finalizers = nil, nil, nil
+		delete(object.Annotations, corev1.LastAppliedConfigAnnotation) // the manifest over again
 	case *v1alpha1.PatternProfile:
-		return c.compile(&object.ObjectMeta, func() *profiles.Profile { return c.compiler.Namespaced(object) }), nil
+		return c.namespaced(object), nil
 	case *v1alpha1.ClusterPatternProfile:
-		return c.compile(&object.ObjectMeta, func() *profiles.Profile { return c.compiler.Cluster(object) }), nil
+		return c.cluster(object), nil
 	}
 	return object, nil
 }
 
-// compile compiles a profile, unless only its status or metadata have changed.
-func (c *informed) compile(meta *metav1.ObjectMeta, compile func() *profiles.Profile) *compiledProfile {
+func (c *informed) namespaced(object *v1alpha1.PatternProfile) *compiledProfile {
+	return c.compile(&object.ObjectMeta, &object.Status, func() *profiles.Profile { return c.compiler.Namespaced(object) })
+}
+
+func (c *informed) cluster(object *v1alpha1.ClusterPatternProfile) *compiledProfile {
+	return c.compile(&object.ObjectMeta, &object.Status, func() *profiles.Profile { return c.compiler.Cluster(object) })
+}
+
+// compile compiles a profile, unless nothing has changed that it depends on. Where the spec has become one that cannot be used,
+// what memory has goes on serving until the controller has told the last good one in the status.
+func (c *informed) compile(
+	meta *metav1.ObjectMeta, status *v1alpha1.ProfileStatus, compile func() *profiles.Profile,
+) *compiledProfile {
 	c.mu.Lock()
 	before := c.compiled[profileKey{meta.Namespace, meta.Name}]
 	c.mu.Unlock()
-	compiled := &compiledProfile{ObjectMeta: metav1.ObjectMeta{
+	compiled := &compiledProfile{source: sourceOf(meta, status), ObjectMeta: metav1.ObjectMeta{
 		Namespace: meta.Namespace, Name: meta.Name, UID: meta.UID, Generation: meta.Generation, ResourceVersion: meta.ResourceVersion,
 	}}
-	if before != nil && before.UID == meta.UID && before.Generation == meta.Generation {
+	switch {
+	case before != nil && before.source == compiled.source:
 		compiled.profile = before.profile
-	} else {
+	case before != nil && before.UID == meta.UID:
+		compiled.profile = profiles.Keep(before.profile, compile())
+	default:
 		compiled.profile = compile()
 	}
 	return compiled
@@ -202,14 +243,22 @@ func (c *informed) awaitSync(ctx context.Context, synced []toolscache.InformerSy
 	return nil
 }
 
+// settled is how long profiles have to stay as they are for what their changes left behind to be given back to the system.
+const settled = 2 * time.Second
+
 // follow makes a new snapshot whenever profiles have changed; changes that come together make one.
 func (c *informed) follow(ctx context.Context) {
+	quiet := time.NewTimer(settled)
+	defer quiet.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.changed:
 			c.rebuild()
+			quiet.Reset(settled)
+		case <-quiet.C:
+			debug.FreeOSMemory() // compiling leaves much garbage behind, and requests little
 		}
 	}
 }
@@ -228,7 +277,7 @@ func (c *informed) rebuild() {
 func (c *informed) put(object any) {
 	switch object := object.(type) {
 	case *metav1.PartialObjectMetadata:
-		c.namespaces.Store(object.Name, object.Labels)
+		c.namespaces.Store(object.Name, namespaceOf(object))
 	case *compiledProfile:
 		key := profileKey{object.Namespace, object.Name}
 		c.mu.Lock()
@@ -270,15 +319,20 @@ func (c *informed) Snapshot() *profiles.Snapshot { return c.snapshot.Load() }
 
 // Namespace returns what memory has of a namespace.
 func (c *informed) Namespace(name string) (profiles.Namespace, bool) {
-	labels, known := c.namespaces.Load(name)
+	namespace, known := c.namespaces.Load(name)
 	if !known {
 		return profiles.Namespace{}, false
 	}
-	return profiles.Namespace{Name: name, Labels: labels.(map[string]string)}, true //nolint:forcetypeassert // nothing else is stored
+	return namespace.(profiles.Namespace), true //nolint:forcetypeassert // nothing else is stored
 }
 
-// Live reads a namespace and profiles from the API server. Names that were not there a moment ago, or not for the namespace, are not
-// asked for again.
+// namespaceOf returns what decisions know of a namespace. It shares what the object holds.
+func namespaceOf(object *metav1.PartialObjectMetadata) profiles.Namespace {
+	return profiles.Namespace{Name: object.Name, Labels: object.Labels, Annotations: object.Annotations}
+}
+
+// Live reads a namespace and profiles from the API server. Names that were not there a moment ago, or not for the namespace, are
+// not asked for again.
 func (c *informed) Live(
 	ctx context.Context, namespace string, names []string, policy bool,
 ) (profiles.Namespace, []*profiles.Profile, error) {
@@ -293,7 +347,8 @@ func (c *informed) Live(
 	if err := c.live.Get(ctx, client.ObjectKey{Name: namespace}, object); err != nil {
 		return profiles.Namespace{}, nil, fmt.Errorf("get namespace %s: %w", namespace, err)
 	}
-	current := profiles.Namespace{Name: namespace, Labels: object.Labels}
+	delete(object.Annotations, corev1.LastAppliedConfigAnnotation)
+	current := namespaceOf(object)
 	var read []*profiles.Profile
 	for _, name := range names {
 		found, err := c.liveProfiles(ctx, profileKey{namespace, name})
@@ -332,8 +387,7 @@ func (c *informed) livePolicy(ctx context.Context) ([]*profiles.Profile, error) 
 	}
 	read := make([]*profiles.Profile, len(list.Items))
 	for i := range list.Items {
-		object := &list.Items[i]
-		read[i] = c.compile(&object.ObjectMeta, func() *profiles.Profile { return c.compiler.Cluster(object) }).profile
+		read[i] = c.cluster(&list.Items[i]).profile
 	}
 	return read, nil
 }
@@ -344,14 +398,14 @@ func (c *informed) liveProfiles(ctx context.Context, key profileKey) ([]*profile
 	namespaced := &v1alpha1.PatternProfile{}
 	err := c.live.Get(ctx, client.ObjectKey{Namespace: key.namespace, Name: key.name}, namespaced)
 	if err == nil {
-		found = append(found, c.compiler.Namespaced(namespaced))
+		found = append(found, c.namespaced(namespaced).profile)
 	} else if !apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("get PatternProfile %s/%s: %w", key.namespace, key.name, err)
 	}
 	cluster := &v1alpha1.ClusterPatternProfile{}
 	err = c.live.Get(ctx, client.ObjectKey{Name: key.name}, cluster)
 	if err == nil {
-		found = append(found, c.compiler.Cluster(cluster))
+		found = append(found, c.cluster(cluster).profile)
 	} else if !apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("get ClusterPatternProfile %s: %w", key.name, err)
 	}

@@ -3,11 +3,15 @@ package webhook
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -117,6 +121,7 @@ func (s *apiServer) Get(_ context.Context, key client.ObjectKey, object client.O
 	switch object := object.(type) {
 	case *metav1.PartialObjectMetadata:
 		object.Name, object.Labels = key.Name, map[string]string{"team": "web"}
+		object.Annotations = map[string]string{"owner": "jane", corev1.LastAppliedConfigAnnotation: "{}"}
 		return nil
 	case *v1alpha1.ClusterPatternProfile:
 		for _, profile := range s.profiles {
@@ -201,6 +206,130 @@ func TestACertificateThatDoesNotVerifyIsCounted(t *testing.T) {
 		metrics.handler().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
 		if !strings.Contains(recorder.Body.String(), step.want) {
 			t.Errorf("after %v the metrics lack %q", step.err, step.want)
+		}
+	}
+}
+
+func TestAProfileIsCompiledAnewWhereWhatItDependsOnHasChanged(t *testing.T) {
+	lastGood := func(generation int64) *v1alpha1.LastGood {
+		spec := `{"gitSync":{"repo":"https://git.example.com/old.git","mountPath":"/srv/site"}}`
+		return &v1alpha1.LastGood{Generation: generation, Spec: apiextensionsv1.JSON{Raw: []byte(spec)}}
+	}
+	tests := map[string]struct {
+		change func(profile *v1alpha1.ClusterPatternProfile)
+		want   bool
+	}{
+		"conditions and counts": {
+			change: func(profile *v1alpha1.ClusterPatternProfile) {
+				profile.Status.Conditions = []metav1.Condition{{Type: "Ready"}}
+				profile.Status.Pods = &v1alpha1.PodCounts{Current: 1}
+			},
+		},
+		"labels and finalizers": {
+			change: func(profile *v1alpha1.ClusterPatternProfile) {
+				profile.Labels, profile.Finalizers = map[string]string{"a": "b"}, []string{"a.example.com/b"}
+			},
+		},
+		"the spec":             {change: func(profile *v1alpha1.ClusterPatternProfile) { profile.Generation = 2 }, want: true},
+		"the object":           {change: func(profile *v1alpha1.ClusterPatternProfile) { profile.UID = "b" }, want: true},
+		"a last good revision": {change: func(profile *v1alpha1.ClusterPatternProfile) { profile.Status.LastGood = lastGood(1) }, want: true},
+		"the controller has seen the spec": {
+			change: func(profile *v1alpha1.ClusterPatternProfile) { profile.Status.ObservedGeneration = 1 }, want: true,
+		},
+		"it is being deleted": {
+			change: func(profile *v1alpha1.ClusterPatternProfile) { profile.DeletionTimestamp = &metav1.Time{} }, want: true,
+		},
+		"it is released": {
+			change: func(profile *v1alpha1.ClusterPatternProfile) {
+				profile.Annotations = map[string]string{v1alpha1.ReleaseKey: "true"}
+			},
+			want: true,
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			c := memory(t)
+			before := kept(t, c, site("a", 1))
+			changed := site("a", 1)
+			test.change(changed)
+			if anew := kept(t, c, changed).profile != before.profile; anew != test.want {
+				t.Errorf("compiled anew: %t, want %t", anew, test.want)
+			}
+		})
+	}
+}
+
+func TestWhatMemoryHasServesUntilTheControllerTellsTheLastGoodRevision(t *testing.T) {
+	broken := func(observed int64) *v1alpha1.ClusterPatternProfile {
+		profile := site("a", 2)
+		profile.Spec.GitSync = nil
+		profile.Status.ObservedGeneration = observed
+		return profile
+	}
+	c := memory(t)
+	good := kept(t, c, site("a", 1)).profile
+	served := kept(t, c, broken(1)).profile
+	if len(served.Problems) > 0 || len(served.Broken) == 0 || served.Revision != good.Revision {
+		t.Errorf("a spec that cannot be used took the place of the one in memory: %v", served.Problems)
+	}
+	if again := kept(t, c, broken(1)).profile; again != served {
+		t.Error("the profile is compiled again though nothing has changed")
+	}
+	if settled := kept(t, c, broken(2)).profile; len(settled.Problems) == 0 {
+		t.Error("the one in memory serves on after the controller has decided that there is no last good one")
+	}
+	other := broken(1)
+	other.UID = "b"
+	if another := kept(t, c, other).profile; len(another.Problems) == 0 {
+		t.Error("a profile that was made anew is served by the one that was deleted")
+	}
+}
+
+func TestNamespacesKeepTheirAnnotationsButNoManifest(t *testing.T) {
+	want := profiles.Namespace{Name: "web", Labels: map[string]string{"team": "web"}, Annotations: map[string]string{"owner": "jane"}}
+	c := memory(t)
+	server := &apiServer{}
+	c.live = server
+	namespace := namespaceObject()
+	if err := server.Get(t.Context(), client.ObjectKey{Name: "web"}, namespace); err != nil {
+		t.Fatal(err)
+	}
+	transformed, err := c.keep(namespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.put(transformed)
+	known, _ := c.Namespace("web")
+	if diff := cmp.Diff(want, known); diff != "" {
+		t.Errorf("in memory (-want +got):\n%s", diff)
+	}
+	live, _, err := c.Live(t.Context(), "web", nil, true)
+	if diff := cmp.Diff(want, live); diff != "" || err != nil {
+		t.Errorf("live: %v (-want +got):\n%s", err, diff)
+	}
+}
+
+func TestRequestsAreCountedByEndpointAndResult(t *testing.T) {
+	c := memory(t)
+	c.put(namespaceObject())
+	metrics := NewMetrics(c.Snapshot, &certs.Serving{})
+	handler := NewHandler(c, Options{Metrics: metrics, Compiler: c.compiler})
+	review := `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","operation":"DELETE"}}`
+	for _, path := range []string{profiles.PathPods, profiles.PathVerify + "0123abcd", profiles.PathProfiles} {
+		for _, body := range []string{review, "{"} {
+			request := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
+			request.Header.Set("Content-Type", "application/json")
+			handler.ServeHTTP(httptest.NewRecorder(), request)
+		}
+	}
+	recorder := httptest.NewRecorder()
+	metrics.handler().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
+	for _, endpoint := range []string{"mutate", "verify", "profiles"} {
+		for _, result := range []string{"untouched", "fault"} {
+			want := fmt.Sprintf("pillion_admission_duration_seconds_count{endpoint=%q,result=%q} 1", endpoint, result)
+			if !strings.Contains(recorder.Body.String(), want) {
+				t.Errorf("the metrics lack %s", want)
+			}
 		}
 	}
 }

@@ -114,9 +114,12 @@ func hasParents(raw []byte) bool {
 		!slices.ContainsFunc(pod.Spec.Containers, isNull) && !slices.ContainsFunc(pod.Spec.InitContainers, isNull)
 }
 
-// newSnapshot makes the profiles of the fuzz target once, for their CEL rules take a while to compile.
+// newCompiler makes the compiler of the fuzz targets once, for its CEL rules take a while to compile.
+var newCompiler = sync.OnceValues(profiles.NewCompiler)
+
+// newSnapshot makes their profiles.
 var newSnapshot = sync.OnceValues(func() (*profiles.Snapshot, error) {
-	compiler, err := profiles.NewCompiler()
+	compiler, err := newCompiler()
 	if err != nil {
 		return nil, err
 	}
@@ -146,15 +149,70 @@ func newHandler(t *testing.T) (http.Handler, *bytes.Buffer) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	compiler, err := newCompiler()
+	if err != nil {
+		t.Fatal(err)
+	}
 	logged := &bytes.Buffer{}
-	return webhook.NewHandler(webhook.Static{Profiles: snapshot}, webhook.Options{Logger: slog.New(slog.NewTextHandler(logged,
-		nil))}), logged
+	return webhook.NewHandler(webhook.Static{Profiles: snapshot}, webhook.Options{
+		Logger: slog.New(slog.NewTextHandler(logged, nil)), Compiler: compiler,
+	}), logged
 }
 
 func post(handler http.Handler, body []byte) *httptest.ResponseRecorder {
-	request := httptest.NewRequest(http.MethodPost, webhook.PathPods, bytes.NewReader(body))
+	return postTo(handler, webhook.PathPods, body)
+}
+
+func postTo(handler http.Handler, path string, body []byte) *httptest.ResponseRecorder {
+	request := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
 	request.Header.Set("Content-Type", "application/json")
 	response := httptest.NewRecorder()
 	handler.ServeHTTP(response, request)
 	return response
+}
+
+// FuzzProfileReview sends any object as a profile that is written: it is answered, twice the same, and never with a fault of
+// ours.
+func FuzzProfileReview(f *testing.F) {
+	const custom = `{"custom":{"parameters":[{"name":"a","type":"integer","default":1}],"template":{"containers":[{"image":"a",` +
+		`"args":["${params.a}"]}]}},"overridable":["a"],"onPortConflict":"Pick","after":["site"]}`
+	const gitSync = `{"gitSync":{"repo":"https://git.example.com/site.git","mountPath":"/srv"},"match":{"podSelector":{},` +
+		`"conditions":[{"name":"a","expression":"object.spec.containers.all(c, c.name != 'a')"}]}}`
+	for _, seed := range []struct{ metadata, spec string }{
+		{`{"name":"a"}`, custom},
+		{`{"name":"a"}`, gitSync},
+		{`{"name":"A_"}`, `{}`},
+		{`{}`, `null`},
+		{`1`, `[]`},
+		{`{"name":"a"}`, strings.Replace(custom, "params.a", "[1,2,3].map(a, [1,2,3].map(b, a/0))", 1)},
+		{`{"name":"a"}`, strings.Replace(custom, "${params.a}", "${", 1)},
+		{`{"name":"a","deletionTimestamp":0}`, custom},
+		{`{"name":"a","annotations":{"pillion.dev/release":1}}`, custom},
+	} {
+		f.Add("CREATE", seed.metadata, seed.spec, "null")
+		f.Add("UPDATE", seed.metadata, seed.spec, custom)
+	}
+	f.Fuzz(func(t *testing.T, operation, metadata, spec, oldSpec string) {
+		object := func(spec string) string {
+			return `{"apiVersion":"pillion.dev/v1alpha1","kind":"PatternProfile","metadata":` + metadata + `,"spec":` + spec + `}`
+		}
+		body := []byte(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u-1","operation":"` + operation +
+			`","namespace":"web","resource":{"group":"pillion.dev","version":"v1alpha1","resource":"patternprofiles"},"object":` +
+			object(spec) + `,"oldObject":` + object(oldSpec) + `}}`)
+		handler, logged := newHandler(t)
+		response := postTo(handler, profiles.PathProfiles, body)
+		if strings.Contains(logged.String(), "panic") {
+			t.Fatalf("a panic:\n%s", logged)
+		}
+		if response.Code != http.StatusOK {
+			if response.Code != http.StatusBadRequest {
+				t.Fatalf("status %d: %s", response.Code, response.Body)
+			}
+			return
+		}
+		expectAnswer(t, body, response.Body.Bytes())
+		if again := postTo(handler, profiles.PathProfiles, body); !bytes.Equal(again.Body.Bytes(), response.Body.Bytes()) {
+			t.Fatalf("the same request has two answers:\n%s\n%s", response.Body, again.Body)
+		}
+	})
 }

@@ -1,4 +1,5 @@
-// Package webhook answers admission reviews of Pods: the handler, what it knows of the cluster, and the TLS server around it.
+// Package webhook answers admission reviews of Pods, and of profiles that are written: the handler, what it knows of the cluster,
+// and the TLS server around it.
 package webhook
 
 import (
@@ -17,6 +18,7 @@ import (
 	"unicode/utf8"
 
 	admissionv1 "k8s.io/api/admission/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -53,6 +55,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Metrics count requests. Default: none.
 	Metrics *Metrics
+	// Compiler compiles the profiles that are written. Default: none, and they are not reviewed.
+	Compiler *profiles.Compiler
 }
 
 func (o Options) withDefaults() Options {
@@ -73,7 +77,11 @@ func (o Options) withDefaults() Options {
 func NewHandler(cluster Cluster, options Options) http.Handler {
 	h := &handler{cluster: cluster, options: options.withDefaults()}
 	mux := http.NewServeMux()
-	mux.Handle("/inject/", http.HandlerFunc(h.serve))
+	mux.Handle("/inject/", h.serve(endpointMutate, h.answer))
+	mux.Handle(profiles.PathVerify, h.serve(endpointVerify, h.answer))
+	if options.Compiler != nil {
+		mux.Handle(profiles.PathProfiles, h.serve(endpointProfiles, h.answerProfile))
+	}
 	return mux
 }
 
@@ -95,21 +103,26 @@ func faultf(status int, format string, args ...any) error {
 	return &fault{status: status, err: fmt.Errorf(format, args...)}
 }
 
-func (h *handler) serve(w http.ResponseWriter, r *http.Request) {
-	defer h.recover(w, r)
-	body, err := h.read(w, r)
-	start := time.Now()
-	var response *admissionv1.AdmissionResponse
-	if err == nil {
-		response, err = h.answer(r, body)
+// answerer turns the body of a request into a response.
+type answerer func(r *http.Request, body []byte) (*admissionv1.AdmissionResponse, error)
+
+func (h *handler) serve(endpoint string, answer answerer) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		defer h.recover(w, r)
+		body, err := h.read(w, r)
+		start := time.Now()
+		var response *admissionv1.AdmissionResponse
+		if err == nil {
+			response, err = answer(r, body)
+		}
+		if err != nil {
+			h.fail(w, r, err)
+			h.options.Metrics.observe(endpoint, resultFault, start)
+			return
+		}
+		h.write(w, r, response)
+		h.options.Metrics.observe(endpoint, resultOf(response), start)
 	}
-	if err != nil {
-		h.fail(w, r, err)
-		h.options.Metrics.observe(resultFault, start)
-		return
-	}
-	h.write(w, r, response)
-	h.options.Metrics.observe(resultOf(response), start)
 }
 
 // resultOf says in a word of a fixed set what became of a request.
@@ -169,8 +182,7 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// review is what is read of an AdmissionReview of admission.k8s.io/v1. Who asks, and the options of the request, are not. The object
-// is decoded at once: only Pods are sent here.
+// review is what is read of an AdmissionReview of admission.k8s.io/v1. The object is decoded at once: only Pods are sent here.
 type review struct {
 	metav1.TypeMeta `json:",inline"`
 	Request         *request `json:"request"`
@@ -182,6 +194,7 @@ type request struct {
 	SubResource string                      `json:"subResource"`
 	Namespace   string                      `json:"namespace"`
 	Operation   admissionv1.Operation       `json:"operation"`
+	UserInfo    authenticationv1.UserInfo   `json:"userInfo"`
 	Object      corev1.Pod                  `json:"object"`
 	DryRun      bool                        `json:"dryRun"`
 }
@@ -220,7 +233,8 @@ func decodeOther(body []byte) (*request, bool) {
 	return other, !createsPod(other)
 }
 
-// answer turns the body of a request into a response.
+// answer answers the review of a Pod: with what is added to it, or on the path of the verification with whether it has what is
+// enforced.
 func (h *handler) answer(r *http.Request, body []byte) (*admissionv1.AdmissionResponse, error) {
 	request, err := decode(body)
 	if err != nil {
@@ -234,11 +248,11 @@ func (h *handler) answer(r *http.Request, body []byte) (*admissionv1.AdmissionRe
 		deny(response, "Pillion refuses this Pod: its manifest holds bytes that are not UTF-8; write it without them")
 		return response, nil
 	}
-	decision, err := h.decide(r, request.Namespace, &request.Object)
+	decision, err := h.decide(r, request)
 	if err != nil {
 		return nil, err
 	}
-	h.log(request, &decision)
+	h.log(r, request, &decision)
 	return response, respond(response, &decision)
 }
 
@@ -250,27 +264,32 @@ func createsPod(request *request) bool {
 
 // decide decides from memory. Only where memory lacks or contradicts what the request says is the API server asked, before the
 // answer is no.
-func (h *handler) decide(r *http.Request, namespaceName string, pod *corev1.Pod) (profiles.Decision, error) {
+func (h *handler) decide(r *http.Request, request *request) (profiles.Decision, error) {
 	snapshot := h.cluster.Snapshot()
-	namespace, known := h.cluster.Namespace(namespaceName)
-	decision := profiles.Decide(snapshot, namespaceOr(namespace, namespaceName), pod)
+	namespace, known := h.cluster.Namespace(request.Namespace)
+	asked := profiles.Request{
+		Namespace: namespaceOr(namespace, request.Namespace), Pod: &request.Object, User: request.UserInfo, DryRun: request.DryRun,
+		Final: strings.HasPrefix(r.URL.Path, profiles.PathVerify),
+	}
+	decision := asked.Decide(snapshot)
 	behind := contradicts(r.URL.Path, namespace, &decision)
 	if known && len(decision.Unknown) == 0 && !behind {
 		return decision, nil
 	}
-	policy := behind && strings.HasPrefix(r.URL.Path, profiles.PathMatch)
+	policy := behind && r.URL.Path != profiles.PathNamespaces
 	ctx, cancel := context.WithTimeout(r.Context(), h.options.LiveReadTimeout)
 	defer cancel()
 	// The namespace as it is now may ask for other names than the one in memory: twice is enough.
 	for range 2 {
-		live, read, err := h.cluster.Live(ctx, namespaceName, decision.Unknown, policy)
+		live, read, err := h.cluster.Live(ctx, request.Namespace, decision.Unknown, policy)
 		if err != nil {
-			return decision, faultf(http.StatusServiceUnavailable, "read namespace %s and its profiles: %w", namespaceName, err)
+			return decision, faultf(http.StatusServiceUnavailable, "read namespace %s and its profiles: %w", request.Namespace, err)
 		}
-		asked := decision.Unknown
+		names := decision.Unknown
 		snapshot = snapshot.With(read...)
-		decision = profiles.Decide(snapshot, live, pod)
-		if subset(decision.Unknown, asked) {
+		asked.Namespace = live
+		decision = asked.Decide(snapshot)
+		if subset(decision.Unknown, names) {
 			break
 		}
 	}
@@ -295,14 +314,17 @@ func subset(names, of []string) bool {
 	return true
 }
 
-// contradicts tells whether the entry that called us should not have, by what memory says: then memory is behind.
+// contradicts tells whether the entry that called us should not have, by what memory says: then memory is behind. So it may be
+// where it says that a final Pod lacks what is enforced: another webhook of ours has woven it, by what it knew.
 func contradicts(path string, namespace profiles.Namespace, decision *profiles.Decision) bool {
 	switch {
 	case path == profiles.PathNamespaces:
 		value := namespace.Labels[v1alpha1.InjectKey]
 		return value == "" || value == v1alpha1.None
-	case strings.HasPrefix(path, profiles.PathMatch):
+	case strings.HasPrefix(path, profiles.PathMatch), strings.HasPrefix(path, profiles.PathEnforce):
 		return len(decision.Outcomes) == 0
+	case strings.HasPrefix(path, profiles.PathVerify):
+		return len(decision.Outcomes) == 0 || !decision.Allowed
 	default:
 		return false
 	}
@@ -364,7 +386,7 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 // log tells what was decided: names and reasons, never values.
-func (h *handler) log(request *request, decision *profiles.Decision) {
+func (h *handler) log(r *http.Request, request *request, decision *profiles.Decision) {
 	if len(decision.Outcomes) == 0 || !h.options.Logger.Enabled(context.Background(), slog.LevelInfo) {
 		return
 	}
@@ -376,6 +398,6 @@ func (h *handler) log(request *request, decision *profiles.Decision) {
 	for i := range decision.Outcomes {
 		outcomes[i] = fmt.Sprintf("%s=%s", decision.Outcomes[i].Profile, decision.Outcomes[i].Reason)
 	}
-	h.options.Logger.Info("decided", "namespace", request.Namespace, "pod", name, "allowed", decision.Allowed,
+	h.options.Logger.Info("decided", "path", r.URL.Path, "namespace", request.Namespace, "pod", name, "allowed", decision.Allowed,
 		"dryRun", request.DryRun, "outcomes", strings.Join(outcomes, " "))
 }

@@ -1,6 +1,7 @@
 package webhook_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,8 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
@@ -73,6 +75,11 @@ func matchingWeb(spec *v1alpha1.ClusterPatternProfileSpec) {
 	}
 }
 
+func enforcedOnWeb(spec *v1alpha1.ClusterPatternProfileSpec) {
+	matchingWeb(spec)
+	spec.Match.Enforce = true
+}
+
 // answer sends a Pod with the annotation, if it is not empty, to a path and returns the HTTP answer and the response in it.
 func answer(t *testing.T, c webhook.Cluster, options webhook.Options, path, inject string) (*http.Response, *admissionv1.AdmissionResponse) {
 	t.Helper()
@@ -116,7 +123,7 @@ func TestTheAPIServerIsAskedOnlyWhereMemoryLacksOrContradicts(t *testing.T) {
 			return profiles.Namespace{Name: name, Labels: labels}, read, nil
 		}
 	}
-	site, policy := profile(t, "site", nil), profile(t, "policy", matchingWeb)
+	site, policy, enforced := profile(t, "site", nil), profile(t, "policy", matchingWeb), profile(t, "policy", enforcedOnWeb)
 	tests := map[string]struct {
 		cluster      *cluster
 		path, inject string
@@ -151,6 +158,18 @@ func TestTheAPIServerIsAskedOnlyWhereMemoryLacksOrContradicts(t *testing.T) {
 			}},
 			path: profiles.PathMatch + "0123abcd", wantAsked: []string{"web [] true"}, wantWoven: true,
 		},
+		"an enforcing match that memory knows is woven from memory": {
+			cluster: &cluster{memory: []*profiles.Profile{enforced}, namespaces: web}, path: profiles.PathEnforce + "0123abcd",
+			wantWoven: true,
+		},
+		"an enforcing match that memory does not know is read": {
+			cluster: &cluster{namespaces: web, live: func(_ context.Context, name string, _ []string, _ bool) (
+				profiles.Namespace, []*profiles.Profile, error,
+			) {
+				return profiles.Namespace{Name: name, Labels: web["web"]}, []*profiles.Profile{enforced}, nil
+			}},
+			path: profiles.PathEnforce + "0123abcd", wantAsked: []string{"web [] true"}, wantWoven: true,
+		},
 		"an entry that only may choose the Pod asks nothing": {
 			cluster: &cluster{namespaces: web}, path: profiles.PathAny + "0123abcd",
 		},
@@ -164,7 +183,7 @@ func TestTheAPIServerIsAskedOnlyWhereMemoryLacksOrContradicts(t *testing.T) {
 			if woven := len(response.Patch) > 0; woven != test.wantWoven {
 				t.Errorf("woven: %t, want %t", woven, test.wantWoven)
 			}
-			if diff := cmp.Diff(test.wantAsked, test.cluster.asked); diff != "" {
+			if diff := gocmp.Diff(test.wantAsked, test.cluster.asked); diff != "" {
 				t.Errorf("asked of the API server (-want +got):\n%s", diff)
 			}
 		})
@@ -232,5 +251,113 @@ func TestAProfileThatWasReadAnewIsStillTheSame(t *testing.T) {
 	_, response := answer(t, c, webhook.Options{}, profiles.PathPods, "site")
 	if response == nil || !response.Allowed || len(response.Patch) == 0 {
 		t.Errorf("response %v, want the Pod woven", response)
+	}
+}
+
+func TestTheFinalPodHasWhatIsEnforced(t *testing.T) {
+	web := map[string]map[string]string{"web": {"team": "web"}}
+	enforced := profile(t, "policy", enforcedOnWeb)
+	newer := profile(t, "policy", func(spec *v1alpha1.ClusterPatternProfileSpec) {
+		enforcedOnWeb(spec)
+		spec.GitSync.Ref = "next"
+	})
+	const bare = `{"metadata":{"annotations":{"pillion.dev/inject":"none"}},"spec":{"containers":[{"name":"app"}]}}`
+	woven := func(p *profiles.Profile) string {
+		pod := &corev1.Pod{}
+		if err := json.Unmarshal([]byte(bare), pod); err != nil {
+			t.Fatal(err)
+		}
+		c := &cluster{memory: []*profiles.Profile{p}}
+		decision := profiles.Decide(c.Snapshot(), profiles.Namespace{Name: "web", Labels: web["web"]}, pod)
+		encoded, err := json.Marshal(decision.Pod())
+		if err != nil || !strings.Contains(string(encoded), "pillion-policy") {
+			t.Fatalf("%v: %s", err, encoded)
+		}
+		return string(encoded)
+	}
+	live := func(read ...*profiles.Profile) func(context.Context, string, []string, bool) (
+		profiles.Namespace, []*profiles.Profile, error,
+	) {
+		return func(_ context.Context, name string, _ []string, _ bool) (profiles.Namespace, []*profiles.Profile, error) {
+			return profiles.Namespace{Name: name, Labels: web["web"]}, read, nil
+		}
+	}
+	tests := map[string]struct {
+		cluster     *cluster
+		pod         string
+		operation   string
+		wantAllowed bool
+		wantAsked   []string
+	}{
+		"a Pod that has it": {
+			cluster: &cluster{memory: []*profiles.Profile{enforced}, namespaces: web}, pod: woven(enforced), wantAllowed: true,
+		},
+		"a Pod that lacks it": {
+			cluster: &cluster{memory: []*profiles.Profile{enforced}, namespaces: web, live: live(enforced)}, pod: bare,
+			wantAsked: []string{"web [] true"},
+		},
+		"a Pod that has it otherwise": {
+			cluster: &cluster{memory: []*profiles.Profile{enforced}, namespaces: web, live: live(enforced)},
+			pod:     strings.Replace(woven(enforced), `"readOnlyRootFilesystem":true`, `"readOnlyRootFilesystem":false`, 1),
+
+			wantAsked: []string{"web [] true"},
+		},
+		"a Pod that has it by a revision that memory does not know yet": {
+			cluster: &cluster{memory: []*profiles.Profile{enforced}, namespaces: web, live: live(newer)}, pod: woven(newer),
+			wantAllowed: true, wantAsked: []string{"web [] true"},
+		},
+		"a Pod that lacks what memory does not know yet": {
+			cluster: &cluster{namespaces: web, live: live(enforced)}, pod: bare, wantAsked: []string{"web [] true"},
+		},
+		"a Pod that is there already": {
+			cluster: &cluster{memory: []*profiles.Profile{enforced}, namespaces: web}, pod: bare, operation: "UPDATE", wantAllowed: true,
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			body := fmt.Sprintf(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","operation":%q,
+				"resource":{"version":"v1","resource":"pods"},"namespace":"web","object":%s}}`,
+				cmp.Or(test.operation, "CREATE"), test.pod)
+			_, response := send(t, test.cluster, webhook.Options{}, profiles.PathVerify+"0123abcd", body)
+			if response == nil || response.Allowed != test.wantAllowed || len(response.Patch) > 0 {
+				t.Fatalf("response %v, want allowed: %t, and no patch", response, test.wantAllowed)
+			}
+			if !test.wantAllowed && !strings.Contains(response.Result.Message, "policy") {
+				t.Errorf("the denial does not name the profile: %s", response.Result.Message)
+			}
+			if diff := gocmp.Diff(test.wantAsked, test.cluster.asked); diff != "" {
+				t.Errorf("asked of the API server (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestConditionsSeeWhoAsksAndHow(t *testing.T) {
+	chosen := profile(t, "policy", func(spec *v1alpha1.ClusterPatternProfileSpec) {
+		matchingWeb(spec)
+		spec.Match.Conditions = []v1alpha1.MatchCondition{{
+			Name: "by-jane", Expression: `request.userInfo.username == "jane" && "dev" in request.userInfo.groups && request.dryRun`,
+		}}
+	})
+	tests := map[string]struct {
+		said      string
+		wantWoven bool
+	}{
+		"the one that is meant":    {`"userInfo":{"username":"jane","groups":["dev"],"extra":{"a":["b"]}},"dryRun":true`, true},
+		"somebody else":            {`"userInfo":{"username":"joe","groups":["dev"]},"dryRun":true`, false},
+		"somebody of other groups": {`"userInfo":{"username":"jane","groups":["ops"]},"dryRun":true`, false},
+		"no dry run":               {`"userInfo":{"username":"jane","groups":["dev"]},"dryRun":false`, false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			body := fmt.Sprintf(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","operation":"CREATE",
+				"resource":{"version":"v1","resource":"pods"},"namespace":"web",%s,
+				"object":{"metadata":{},"spec":{"containers":[{"name":"app"}]}}}}`, test.said)
+			c := &cluster{memory: []*profiles.Profile{chosen}, namespaces: map[string]map[string]string{"web": {"team": "web"}}}
+			_, response := send(t, c, webhook.Options{}, profiles.PathMatch+"0123abcd", body)
+			if response == nil || !response.Allowed || (len(response.Patch) > 0) != test.wantWoven {
+				t.Errorf("response %v, want the Pod woven: %t", response, test.wantWoven)
+			}
+		})
 	}
 }

@@ -12,6 +12,13 @@ import (
 	"github.com/pillion-dev/pillion/profiles"
 )
 
+// The endpoints, as metrics tell them apart.
+const (
+	endpointMutate   = "mutate"
+	endpointVerify   = "verify"
+	endpointProfiles = "profiles"
+)
+
 // The results of a request, as metrics tell them apart.
 const (
 	resultUntouched = "untouched"
@@ -33,9 +40,9 @@ func NewMetrics(snapshot func() *profiles.Snapshot, serving *certs.Serving) *Met
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "pillion_admission_duration_seconds",
-			Help:    "Time from an admission review's last byte to its answer, by result.",
+			Help:    "Time from an admission review's last byte to its answer, by endpoint (mutate, verify or profiles) and result.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .05, .1, .5, 1},
-		}, []string{"result"}),
+		}, []string{"endpoint", "result"}),
 		certificateFault: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "pillion_certificate_faulty",
 			Help: "1 if the pair in the Secret would not verify for the API server, so that an earlier one, or none, is presented.",
@@ -72,9 +79,9 @@ func (m *Metrics) certificateChecked(err error) {
 }
 
 // observe counts a request. It does nothing on nil Metrics.
-func (m *Metrics) observe(result string, since time.Time) {
+func (m *Metrics) observe(endpoint, result string, since time.Time) {
 	if m != nil {
-		m.requests.WithLabelValues(result).Observe(time.Since(since).Seconds())
+		m.requests.WithLabelValues(endpoint, result).Observe(time.Since(since).Seconds())
 	}
 }
 

@@ -73,7 +73,7 @@ func Run(ctx context.Context, restConfig *rest.Config, options RunOptions) error
 	}
 	health := &health{}
 	serving := &certs.Serving{}
-	options.Handler.Metrics = NewMetrics(cluster.Snapshot, serving)
+	options.Handler.Metrics, options.Handler.Compiler = NewMetrics(cluster.Snapshot, serving), cluster.compiler
 	servers, err := listen([]listener{
 		{options.ListenAddress, newServer(NewHandler(cluster, options.Handler), serving, options)},
 		{options.HealthAddress, newPlainServer(health.handler(serving), options)},

@@ -7,10 +7,10 @@ import (
 )
 
 // Static is a Cluster of what it is given, for use without one: on the command line and in unit tests. A namespace that it was
-// not given exists, without labels.
+// not given exists, without labels or annotations.
 type Static struct {
 	Profiles   *profiles.Snapshot
-	Namespaces map[string]map[string]string // labels by name
+	Namespaces map[string]profiles.Namespace // by name
 }
 
 // Snapshot returns the profiles.
@@ -18,7 +18,7 @@ func (s Static) Snapshot() *profiles.Snapshot { return s.Profiles }
 
 // Namespace returns a namespace. Every one is known.
 func (s Static) Namespace(name string) (profiles.Namespace, bool) {
-	return profiles.Namespace{Name: name, Labels: s.Namespaces[name]}, true
+	return namespaceOr(s.Namespaces[name], name), true
 }
 
 // Live knows no more than Namespace.

@@ -14,11 +14,12 @@ const (
 	KindPrometheusAdapter PatternKind = "PrometheusAdapter"
 	KindCacheAmbassador   PatternKind = "CacheAmbassador"
 	KindTemplateProcessor PatternKind = "TemplateProcessor"
+	KindCustom            PatternKind = "Custom"
 )
 
 // Pattern is the union of the patterns: what a profile adds to a Pod. Exactly one is set.
 //
-// +kubebuilder:validation:ExactlyOneOf=gitSync;prometheusAdapter;cacheAmbassador;templateProcessor
+// +kubebuilder:validation:ExactlyOneOf=gitSync;prometheusAdapter;cacheAmbassador;templateProcessor;custom
 type Pattern struct {
 	// gitSync adds a sidecar that keeps a directory at a git ref. The app starts after the first sync.
 	// +optional
@@ -36,6 +37,10 @@ type Pattern struct {
 	// templateProcessor adds an init container that renders files from templates and parameters before the app starts.
 	// +optional
 	TemplateProcessor *TemplateProcessor `json:"templateProcessor,omitempty"`
+
+	// custom adds what a template of your own says: containers, volumes, environment and mounts, with parameters.
+	// +optional
+	Custom *Custom `json:"custom,omitempty"`
 }
 
 // ContainerSettings are the settings of the injected container that every pattern offers.

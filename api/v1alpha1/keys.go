@@ -24,6 +24,13 @@ const (
 	// through a downwardAPI volume.
 	ConfigKeyPrefix = Group + "/config."
 
+	// InUseFinalizer keeps a profile that is deleted for as long as workloads ask for it: its last good revision serves them.
+	InUseFinalizer = Group + "/in-use"
+
+	// ReleaseKey, as an annotation of a profile that is deleted or cannot be used, says that it is to serve nobody any more, with
+	// the value "true".
+	ReleaseKey = Group + "/release"
+
 	// ReservedPrefix starts the name of every container and volume that Pillion adds.
 	ReservedPrefix = "pillion-"
 
@@ -65,7 +72,12 @@ func IsReservedName(name string) bool { return strings.HasPrefix(name, ReservedP
 
 // Injected is one profile's entry in the JSON of the InjectedKey annotation, whose keys are profile names.
 type Injected struct {
-	Kind       PatternKind `json:"kind"`
-	Revision   string      `json:"revision"`
-	Containers []string    `json:"containers"`
+	Kind PatternKind `json:"kind"`
+	// Revision is that of the effective spec. Profile is the profile's own, where the Pod's annotations changed it.
+	Revision string `json:"revision"`
+	Profile  string `json:"profile,omitempty"`
+	// Namespace is that of a PatternProfile; empty for a ClusterPatternProfile.
+	Namespace string `json:"namespace,omitempty"`
+
+	Containers []string `json:"containers"`
 }

@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -25,7 +26,34 @@ type ProfileSpec struct {
 	// +default="Ignore"
 	// +kubebuilder:validation:Enum=Ignore;Fail
 	FailurePolicy FailurePolicy `json:"failurePolicy,omitempty"`
+
+	// after names profiles whose containers start before this one's, if a Pod gets them too. Without it profiles start in the
+	// order of their names. A PatternProfile's names mean PatternProfiles of its namespace, else ClusterPatternProfiles; a
+	// ClusterPatternProfile's mean ClusterPatternProfiles.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=40
+	// +kubebuilder:validation:items:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	After []string `json:"after,omitempty"`
+
+	// onPortConflict says what becomes of the profile if a port of its containers is taken in the Pod: Fail refuses the profile,
+	// Pick takes the next free port, for the app's environment, probes and scrape annotations as well. Of a custom pattern the
+	// ports that can move are those that are written as one integer parameter, ${params.NAME}.
+	// +optional
+	// +default="Fail"
+	// +kubebuilder:validation:Enum=Fail;Pick
+	OnPortConflict PortConflictPolicy `json:"onPortConflict,omitempty"`
 }
+
+// PortConflictPolicy says what becomes of a profile whose port is taken.
+type PortConflictPolicy string
+
+// The port conflict policies.
+const (
+	PortConflictFail PortConflictPolicy = "Fail"
+	PortConflictPick PortConflictPolicy = "Pick"
+)
 
 // FailurePolicy says what becomes of a Pod that policy chose and that cannot be woven.
 type FailurePolicy string
@@ -66,6 +94,31 @@ type PodMatch struct {
 	// podSelector selects Pods by their labels. Absent or empty: all.
 	// +optional
 	PodSelector *metav1.LabelSelector `json:"podSelector,omitempty"`
+
+	// conditions are CEL expressions over object (the Pod without what Pillion adds), namespaceObject (the namespace's metadata)
+	// and request (userInfo, operation, namespace, dryRun), all of which have to be true. One that cannot be evaluated
+	// refuses the profile, and failurePolicy decides.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []MatchCondition `json:"conditions,omitempty"`
+}
+
+// MatchCondition is a CEL expression that has to be true of a Pod.
+type MatchCondition struct {
+	// name of the condition, for messages.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$`
+	Name string `json:"name"`
+
+	// expression in CEL that yields a bool: !('batch' in object.metadata.?labels.orValue({})).
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=2048
+	Expression string `json:"expression"`
 }
 
 // ClusterMatch chooses Pods by their namespaces' labels and their own.
@@ -77,6 +130,21 @@ type ClusterMatch struct {
 	// podSelector selects Pods by their labels. Absent or empty: all.
 	// +optional
 	PodSelector *metav1.LabelSelector `json:"podSelector,omitempty"`
+
+	// conditions are CEL expressions over object (the Pod without what Pillion adds), namespaceObject (the namespace's metadata)
+	// and request (userInfo, operation, namespace, dryRun), all of which have to be true. One that cannot be evaluated
+	// refuses the profile, and failurePolicy decides.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []MatchCondition `json:"conditions,omitempty"`
+
+	// enforce makes the profile one that nobody can decline: neither none in an annotation or label nor a mark on the Pod keeps
+	// it out, a Pod that it cannot be woven into is refused, and the Pod is checked once more when all webhooks are done.
+	// failurePolicy then says what becomes of Pods while Pillion cannot be reached or the profile itself is broken.
+	// +optional
+	Enforce bool `json:"enforce,omitempty"`
 }
 
 // ProfileStatus is what the controller has observed of a profile.
@@ -91,19 +159,61 @@ type ProfileStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// kind is the pattern of the profile: GitSync, PrometheusAdapter, CacheAmbassador or TemplateProcessor.
+	// kind is the pattern of the profile: GitSync, PrometheusAdapter, CacheAmbassador, TemplateProcessor or
+	// Custom.
 	// +optional
 	Kind PatternKind `json:"kind,omitempty"`
 
-	// revision is the hash of the effective spec, as woven Pods carry it in their annotation pillion.dev/injected.
+	// revision is the hash of the effective spec that Pods get, as woven Pods carry it in their annotation pillion.dev/injected.
 	// +optional
 	Revision string `json:"revision,omitempty"`
+
+	// lastGood is the newest spec that could be used. Pods get it while the current one cannot be used, until no workload asks
+	// for the profile any more or the profile has the annotation pillion.dev/release.
+	// +optional
+	LastGood *LastGood `json:"lastGood,omitempty"`
+
+	// pods counts the Pods that carry what the profile added.
+	// +optional
+	Pods *PodCounts `json:"pods,omitempty"`
 }
 
-// The conditions of a profile and their reasons.
+// LastGood is a spec that could be used.
+type LastGood struct {
+	// generation of the profile that had this spec.
+	// +required
+	Generation int64 `json:"generation"`
+
+	// spec as it was.
+	// +required
+	// +kubebuilder:validation:Type=object
+	// +kubebuilder:pruning:PreserveUnknownFields
+	Spec apiextensionsv1.JSON `json:"spec"`
+}
+
+// PodCounts are numbers of Pods that have not ended.
+type PodCounts struct {
+	// current is the number of Pods that carry the revision that Pods get now.
+	// +optional
+	// +default=0
+	Current int32 `json:"current"`
+
+	// outdated is the number of Pods that carry another revision: they get the current one when they are replaced.
+	// +optional
+	// +default=0
+	Outdated int32 `json:"outdated"`
+}
+
+// The conditions of a profile.
 const (
+	// ConditionAccepted tells whether the spec can be used.
 	ConditionAccepted = "Accepted"
-	ConditionReady    = "Ready"
+	// ConditionReady tells whether Pods get what the spec says.
+	ConditionReady = "Ready"
+	// ConditionRestricted tells whether what the profile adds meets the Pod Security Standard "restricted".
+	ConditionRestricted = "Restricted"
+	// ConditionInUse is on a profile that is deleted or cannot be used: it tells who still asks for it.
+	ConditionInUse = "InUse"
 )
 
 // PatternProfile says which containers Pods of its namespace get, by the annotation pillion.dev/inject, by the namespace's
@@ -115,6 +225,8 @@ const (
 // +kubebuilder:printcolumn:name="Pattern",type=string,JSONPath=`.status.kind`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Pods",type=integer,JSONPath=`.status.pods.current`
+// +kubebuilder:printcolumn:name="Outdated",type=integer,JSONPath=`.status.pods.outdated`
 // +kubebuilder:printcolumn:name="Revision",type=string,JSONPath=`.status.revision`,priority=1
 // +kubebuilder:printcolumn:name="Failure policy",type=string,JSONPath=`.spec.failurePolicy`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -151,6 +263,8 @@ type PatternProfileList struct {
 // +kubebuilder:printcolumn:name="Pattern",type=string,JSONPath=`.status.kind`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Pods",type=integer,JSONPath=`.status.pods.current`
+// +kubebuilder:printcolumn:name="Outdated",type=integer,JSONPath=`.status.pods.outdated`
 // +kubebuilder:printcolumn:name="Revision",type=string,JSONPath=`.status.revision`,priority=1
 // +kubebuilder:printcolumn:name="Failure policy",type=string,JSONPath=`.spec.failurePolicy`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`

@@ -12,8 +12,9 @@ func controllerCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "controller",
 		Short: "Keep the webhook's configuration and certificate and the profiles' status",
-		Long: `controller compiles the profiles into the webhook's configuration, tells in each profile's status whether it can be
-used, and makes and rotates the webhook's certificate, until it gets SIGTERM or SIGINT.
+		Long: `controller compiles the profiles into the webhook's configurations, tells in each profile's status whether it can be
+used and how many Pods carry it, keeps the last good spec of profiles that are broken and profiles that are deleted for those
+who ask for them, and makes and rotates the webhook's certificate, until it gets SIGTERM or SIGINT.
 
 Pods are admitted without it; only changes of profiles and certificates wait. Several may run, of which one works.
 

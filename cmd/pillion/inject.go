@@ -157,7 +157,9 @@ func (i *injection) decide(template *manifest.Template) ([]jsonpatch.JsonPatchOp
 		namespace = i.namespace
 	}
 	decision := profiles.Decide(i.snapshot, i.namespaces.Get(namespace), pod)
-	for _, warning := range slices.Concat(i.misplaced(template, pod), i.excluded(namespace, pod), decision.Warnings) {
+	for _, warning := range slices.Concat(
+		i.misplaced(template, pod), i.excluded(namespace, pod), suppressed(pod, &decision), decision.Warnings,
+	) {
 		fmt.Fprintln(i.stderr, "warning:", template.Document.Errorf(template.Line, "%s: %s", template.Workload(), warning))
 	}
 	if !decision.Allowed {
@@ -180,6 +182,16 @@ func (i *injection) misplaced(template *manifest.Template, pod *corev1.Pod) []st
 	}
 	return []string{fmt.Sprintf("its own metadata.annotations have %s, which is read from Pods only; "+
 		"move it to %s.metadata.annotations", strings.Join(keys, ", "), template.Field)}
+}
+
+// suppressed tells of pull secrets that the Pod would have had without those that are added. In the cluster the webhook is called
+// after the ServiceAccount's have been.
+func suppressed(pod *corev1.Pod, decision *profiles.Decision) []string {
+	if len(pod.Spec.ImagePullSecrets) > 0 || len(decision.Patch) == 0 || len(decision.Pod().Spec.ImagePullSecrets) == 0 {
+		return nil
+	}
+	return []string{"imagePullSecrets are added where the Pod has none: the API server will not add those of the Pod's " +
+		"ServiceAccount, as it does where the list is empty; list them in the manifest too, if images need them"}
 }
 
 // excluded tells of a Pod that asks in vain because its namespace is never touched.

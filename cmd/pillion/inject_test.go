@@ -33,6 +33,25 @@ spec:
   cacheAmbassador: {protocol: Memcached, local: {memory: 64Mi}}
 `
 
+const toolProfile = `apiVersion: pillion.dev/v1alpha1
+kind: ClusterPatternProfile
+metadata: {name: tool}
+spec:
+  custom:
+    template:
+      containers:
+      - image: registry.example.com/tool
+        securityContext: {allowPrivilegeEscalation: true}
+      imagePullSecrets: [{name: registry}]
+`
+
+// escalation is the refusal of toolProfile by a level and version of Pod Security.
+func escalation(level string) string {
+	return fmt.Sprintf("Pod p: Pillion refuses this Pod: what profile tool adds violates Pod Security %q, which namespace default "+
+		`enforces: allowPrivilegeEscalation != false (container "pillion-tool" must set `+
+		"securityContext.allowPrivilegeEscalation=false) (PodSecurity)\n", level)
+}
+
 // run runs the command line in a directory of files. Messages name the files by their paths in it.
 func run(t *testing.T, files map[string]string, stdin string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
@@ -162,6 +181,46 @@ func TestInject(t *testing.T) {
 			wantStderr: "warning: stdin:5 (document 1): Job j: its own metadata.annotations have " +
 				"pillion.dev/inject, site.pillion.dev/ref, " +
 				"which is read from Pods only; move it to spec.template.metadata.annotations\n",
+		},
+		"pull secrets for a Pod that has none keep its ServiceAccount's away": {
+			files:     map[string]string{"profiles/tool.yaml": toolProfile},
+			stdin:     fmt.Sprintf(asking, "tool"),
+			args:      []string{"-f", "-"},
+			wantLines: []string{"- name: registry"},
+			wantStderr: "warning: stdin:1 (document 1): Pod p: imagePullSecrets are added where the Pod has none: the API server will not " +
+				"add those of the Pod's ServiceAccount, as it does where the list is empty; list them in the manifest too, if images need them\n",
+		},
+		"pull secrets for a Pod that has some": {
+			files:     map[string]string{"profiles/tool.yaml": toolProfile},
+			stdin:     fmt.Sprintf(asking, "tool") + "  imagePullSecrets:\n  - name: own\n",
+			args:      []string{"-f", "-"},
+			wantLines: []string{"- name: registry", "- name: own"},
+		},
+		"what the namespace's Pod Security Standard does not allow": {
+			files: map[string]string{
+				"profiles/tool.yaml": toolProfile,
+				"profiles/ns.yaml": "apiVersion: v1\nkind: Namespace\nmetadata: {name: default, labels: " +
+					"{pod-security.kubernetes.io/enforce: restricted}}\n",
+			},
+			stdin:      fmt.Sprintf(asking, "tool"),
+			args:       []string{"-f", "-"},
+			wantStderr: "error: stdin:1 (document 1): " + escalation("restricted:latest"),
+			wantErr:    "what the error above is about was left out",
+		},
+		"what the cluster's Pod Security does not allow, from the flags of the configuration": {
+			files:      map[string]string{"profiles/tool.yaml": toolProfile},
+			stdin:      fmt.Sprintf(asking, "tool"),
+			args:       []string{"-f", "-", "--pod-security-enforce", "restricted", "--pod-security-enforce-version", "v1.30"},
+			wantStderr: "error: stdin:1 (document 1): " + escalation("restricted:v1.30"),
+			wantErr:    "what the error above is about was left out",
+		},
+		"a namespace that Pod Security exempts": {
+			files: map[string]string{"profiles/tool.yaml": toolProfile},
+			stdin: fmt.Sprintf(asking, "tool") + "  imagePullSecrets:\n  - name: own\n",
+			args: []string{
+				"-f", "-", "--pod-security-enforce", "restricted", "--pod-security-exempt-namespaces", "default",
+			},
+			wantLines: []string{"- name: registry"},
 		},
 		"a Pod that asks in a namespace that is never touched": {
 			stdin:   site,

@@ -49,6 +49,7 @@ func mustMark(err error) {
 // offline is what decides about Pods without a cluster.
 type offline struct {
 	options    profiles.Options
+	compiler   *profiles.Compiler
 	snapshot   *profiles.Snapshot
 	namespaces manifest.Namespaces
 }
@@ -68,7 +69,9 @@ func (f *offlineFlags) load(namespace string) (*offline, error) {
 		return nil, err
 	}
 	options := decisionOptions(settings)
-	return &offline{options: options, snapshot: profiles.NewSnapshot(options, loaded), namespaces: namespaces}, nil
+	return &offline{
+		options: options, compiler: compiler, snapshot: profiles.NewSnapshot(options, loaded), namespaces: namespaces,
+	}, nil
 }
 
 // know adds namespaces, ahead of what the profiles' files say of them.
@@ -85,6 +88,14 @@ func decisionOptions(settings config.Config) profiles.Options {
 		Images:             images,
 		ExcludedNamespaces: settings.ExcludedNamespaces,
 		Weave:              weave.Options{LeadingContainers: settings.LeadingContainers},
+		PodSecurity: profiles.PodSecurity{
+			Mode:                 profiles.PodSecurityMode(settings.PodSecurity.Mode),
+			Enforce:              settings.PodSecurity.Enforce,
+			EnforceVersion:       settings.PodSecurity.EnforceVersion,
+			ExemptUsernames:      settings.PodSecurity.ExemptUsernames,
+			ExemptNamespaces:     settings.PodSecurity.ExemptNamespaces,
+			ExemptRuntimeClasses: settings.PodSecurity.ExemptRuntimeClasses,
+		},
 	}
 }
 

@@ -28,7 +28,8 @@ func reviewCommand() *cobra.Command {
 		Use:   "review [-f FILE] --profiles DIR...",
 		Short: "Answer an admission review, as the webhook would",
 		Long: `review reads an AdmissionReview of admission.k8s.io/v1, in JSON or YAML, and prints the one that the webhook would
-answer, from the same handler. It needs no cluster. The patch in an answer is in base64, as the API server gets it.
+answer, from the same handler. It needs no cluster. The patch in an answer is in base64, as the API server gets it. A review of
+a profile that is written is answered beside the profiles given.
 
 Namespaces' labels come from the Namespaces among the profiles; any other namespace has no label of its own. What the webhook
 would answer with an HTTP error is an error here.`,
@@ -101,15 +102,16 @@ func (o *offline) review(ctx context.Context, body []byte) (*admissionv1.Admissi
 	asked := admissionv1.AdmissionReview{}
 	if json.Unmarshal(body, &asked) == nil && asked.Request != nil {
 		namespace := o.namespaces.Get(asked.Request.Namespace)
-		o.namespaces[namespace.Name] = namespace.Labels
+		o.namespaces[namespace.Name] = namespace
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, webhook.PathPods, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, webhook.PathFor(&asked), bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("make a request: %w", err)
 	}
 	request.Header.Set("Content-Type", "application/json")
 	answer := &response{}
-	webhook.NewHandler(webhook.Static{Profiles: o.snapshot, Namespaces: o.namespaces}, webhook.Options{}).ServeHTTP(answer, request)
+	known := webhook.Static{Profiles: o.snapshot, Namespaces: o.namespaces}
+	webhook.NewHandler(known, webhook.Options{Compiler: o.compiler}).ServeHTTP(answer, request)
 	if status := cmp.Or(answer.status, http.StatusOK); status != http.StatusOK {
 		return nil, fmt.Errorf("the webhook would answer HTTP %d: %s", status, strings.TrimSpace(answer.body.String()))
 	}

@@ -83,6 +83,14 @@ spec:
 			stdin: strings.Replace(fmt.Sprintf(review, "site"), "CREATE", "UPDATE", 1),
 			want:  &answer{Allowed: true},
 		},
+		"a profile that is written is reviewed beside those that are there": {
+			stdin: strings.Replace(strings.Replace(inYAML, `{version: v1, resource: pods}`,
+				`{group: pillion.dev, version: v1alpha1, resource: clusterpatternprofiles}`, 1),
+				`{metadata: {}, spec: {containers: [{name: app}]}}`, `{apiVersion: pillion.dev/v1alpha1, kind: ClusterPatternProfile, `+
+					`metadata: {name: a}, spec: {cacheAmbassador: {protocol: Memcached, local: {}}, after: [site, a]}}`, 1),
+			want: &answer{Message: `ClusterPatternProfile.pillion.dev "a" is invalid: spec.after[1]: Invalid value: "a": is the profile ` +
+				"itself; remove it"},
+		},
 		"nothing at all": {
 			wantErr: "the webhook would answer HTTP 400: the body is empty",
 		},

@@ -93,10 +93,10 @@ func TestOptionsAreSet(t *testing.T) {
 	}
 	webhookOptions := p.webhookOptions()
 	unset(webhookOptions)
-	unset(webhookOptions.Handler, "Logger", "Metrics") // Run sets them
+	unset(webhookOptions.Handler, "Logger", "Metrics", "Compiler") // Run sets them
 	unset(webhookOptions.Profiles)
 	unset(webhookOptions.Profiles.Images)
-	unset(p.controllerOptions(), "Now")
+	unset(p.controllerOptions(), "Now", "RecheckUsers", "CountsInterval") // tests set them
 }
 
 func TestPodsRunPillionsImageOfTheSameRelease(t *testing.T) {

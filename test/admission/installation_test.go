@@ -67,9 +67,9 @@ func (tests withPillion) Run() int {
 
 // installed is a webhook and a controller, each with its own ServiceAccount.
 type installed struct {
-	address, health string
-	profileOptions  profiles.Options
-	log             *buffer
+	address, health, metrics string
+	profileOptions           profiles.Options
+	log                      *buffer
 
 	stopWebhook, stopController func() error
 }
@@ -92,6 +92,9 @@ func install(ctx context.Context) (*installed, error) {
 		return nil, err
 	}
 	if i.health, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	if i.metrics, err = freeAddress(); err != nil {
 		return nil, err
 	}
 	if err := i.startController(ctx); err != nil {
@@ -118,6 +121,7 @@ func (i *installed) startController(ctx context.Context) error {
 			Namespace: ownNamespace, CASecret: caSecret, CertificateSecret: certificateSecret,
 			WebhookConfiguration: configurationName, WebhookURL: "https://" + i.address,
 			ExcludedNamespaces: []string{excludedNamespace}, LeaderElection: true,
+			RecheckUsers: 250 * time.Millisecond, CountsInterval: time.Second, // or tests would wait for them
 			Logger: logr.FromSlogHandler(slog.NewTextHandler(i.log, nil)),
 		})
 	})
@@ -130,7 +134,9 @@ func (i *installed) startWebhook(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	i.stopWebhook = i.runWebhook(config, i.options())
+	options := i.options()
+	options.MetricsAddress = i.metrics
+	i.stopWebhook = i.runWebhook(config, options)
 	return awaitReady(ctx, i.health)
 }
 

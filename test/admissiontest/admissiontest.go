@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -62,13 +63,9 @@ func New(options ...Option) (*Webhook, error) {
 		return nil, err
 	}
 	namespaces := manifest.NamespacesIn(s.files)
-	for name, labels := range s.namespaces {
-		namespaces[name] = labels
-	}
-	return &Webhook{
-		handler:    webhook.NewHandler(cluster{profiles.NewSnapshot(s.options, compiled), namespaces}, webhook.Options{}),
-		namespaces: namespaces,
-	}, nil
+	maps.Copy(namespaces, s.namespaces)
+	known := cluster{profiles.NewSnapshot(s.options, compiled), namespaces}
+	return &Webhook{handler: webhook.NewHandler(known, webhook.Options{Compiler: compiler}), namespaces: namespaces}, nil
 }
 
 // ServeHTTP answers admission reviews over HTTP, on the path of the webhook: for use with package httptest.
@@ -129,13 +126,14 @@ func (w *Webhook) CreateRaw(namespace string, raw []byte) (*Result, error) {
 	return newResult(review.Request.Object.Raw, response)
 }
 
-// Review sends an admission review, and returns the response. An answer other than HTTP 200 is an error.
+// Review sends an admission review, of a Pod or of a profile, and returns the response. An answer other than HTTP 200 is an
+// error.
 func (w *Webhook) Review(review *admissionv1.AdmissionReview) (*admissionv1.AdmissionResponse, error) {
 	body, err := json.Marshal(review)
 	if err != nil {
 		return nil, fmt.Errorf("encode the admission review: %w", err)
 	}
-	request := httptest.NewRequest(http.MethodPost, webhook.PathPods, bytes.NewReader(body))
+	request := httptest.NewRequest(http.MethodPost, webhook.PathFor(review), bytes.NewReader(body))
 	request.Header.Set("Content-Type", "application/json")
 	recorder := httptest.NewRecorder()
 	w.ServeHTTP(recorder, request)

@@ -239,6 +239,17 @@ func TestReview(t *testing.T) {
 	}
 }
 
+func TestReviewOfAProfile(t *testing.T) {
+	webhook := admissiontest.Must(admissiontest.New(admissiontest.WithProfilesFrom("testdata/profiles")))
+	review := admissiontest.NewReview("", []byte(`{"apiVersion": "pillion.dev/v1alpha1", "kind": "PatternProfile", "metadata": {"name": "a"},
+		"spec": {"gitSync": {"repo": "https://git.example.com/site.git", "mountPath": "/srv"}, "overridable": ["nosuch"]}}`))
+	review.Request.Resource = metav1.GroupVersionResource{Group: "pillion.dev", Version: "v1alpha1", Resource: "patternprofiles"}
+	response := admissiontest.Must(webhook.Review(review))
+	if response.Allowed || !strings.Contains(response.Result.Message, "spec.overridable[0]") {
+		t.Errorf("response %+v, want a refusal of spec.overridable[0]", response)
+	}
+}
+
 func TestServeHTTP(t *testing.T) {
 	webhook := admissiontest.Must(admissiontest.New())
 	recorder := httptest.NewRecorder()

@@ -60,11 +60,11 @@ func WithProfiles(added ...*v1alpha1.ClusterPatternProfile) Option {
 // WithNamespace adds a namespace with labels, ahead of one of that name in a file. A namespace that is not added exists, without
 // labels but kubernetes.io/metadata.name, which every one has.
 func WithNamespace(name string, labels map[string]string) Option {
-	return func(s *settings) { s.namespaces.Set(name, labels) }
+	return func(s *settings) { s.namespaces.Set(name, labels, nil) }
 }
 
-// WithOptions replaces the settings of the installation: images, excluded namespaces, containers of meshes. Default: those of an
-// installation that sets none.
+// WithOptions replaces the settings of the installation: images, excluded namespaces, containers of meshes, Pod Security.
+// Default: those of an installation that sets none.
 func WithOptions(options profiles.Options) Option {
 	return func(s *settings) { s.options = options }
 }
@@ -79,6 +79,10 @@ func defaultOptions() profiles.Options {
 		Images:             injectors.DefaultImages(defaults.Images.Registry),
 		ExcludedNamespaces: defaults.ExcludedNamespaces,
 		Weave:              weave.Options{LeadingContainers: defaults.LeadingContainers},
+		PodSecurity: profiles.PodSecurity{
+			Mode: profiles.PodSecurityMode(defaults.PodSecurity.Mode), Enforce: defaults.PodSecurity.Enforce,
+			EnforceVersion: defaults.PodSecurity.EnforceVersion,
+		},
 	}
 }
 

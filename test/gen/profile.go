@@ -43,6 +43,7 @@ func profile(t *rapid.T, name, namespace string) map[string]any {
 		spec["allowedNamespaces"] = object{"matchLabels": object{"team": "web"}}
 	}
 	matches(t, spec, namespace == "")
+	composes(t, name, spec)
 	return object{"apiVersion": groupVersion, "kind": kind, "metadata": metadata, "spec": spec}
 }
 
@@ -73,21 +74,89 @@ func matches(t *rapid.T, spec object, cluster bool) {
 			{"matchExpressions": list{object{"key": "env", "operator": "DoesNotExist"}}},
 		}).Draw(t, "namespaceSelector")
 	}
+	if oneIn(t, 4, "conditions") {
+		match["conditions"] = list{object{"name": "drawn", "expression": rapid.SampledFrom([]string{
+			"!('batch' in object.metadata.?labels.orValue({}))",
+			"object.spec.containers.exists(c, c.name.startsWith('a'))",
+			"namespaceObject.metadata.labels.team == 'web'",
+			"object.metadata.labels.app == 'web'",
+			"request.userInfo.username != 'nobody'",
+			"size(object.spec.?initContainers.orValue([])) < 2",
+		}).Draw(t, "condition")}}
+	}
+	if cluster && oneIn(t, 5, "enforce") {
+		match["enforce"] = true
+	}
 	spec["match"] = match
+}
+
+// composes draws how the profile stands to others.
+func composes(t *rapid.T, name string, spec object) {
+	if oneIn(t, 6, "after") {
+		others := slices.DeleteFunc(profileNames(), func(other string) bool { return other == name })
+		spec["after"] = toList(some(t, others, 2, "after"))
+	}
+	if oneIn(t, 2, "onPortConflict") {
+		spec["onPortConflict"] = rapid.SampledFrom([]string{"Fail", "Pick"}).Draw(t, "onPortConflict")
+	}
+}
+
+// custom draws a custom pattern.
+func custom(t *rapid.T) object {
+	template := object{}
+	optional(t, template, map[string][]any{
+		"initContainers": {
+			list{object{
+				"image": "agent", "restartPolicy": "Always", "args": list{"--listen=:${params.port}", "--app=${params.text}", "$(POD_IP)"},
+				"ports":        list{object{"containerPort": "${params.port}"}},
+				"startupProbe": object{"tcpSocket": object{"port": "${params.port}"}},
+			}},
+			list{
+				object{"name": "first", "image": "a", "env": list{object{"name": "TEAM", "value": "${namespace.metadata.?labels.?team.orValue('')}"}}},
+				object{"name": "second", "image": "b:${profile.name}", "volumeMounts": list{object{"name": "work", "mountPath": "/work"}}},
+			},
+			list{object{"image": "c", "command": list{"c", "--for=${pod.metadata.labels.app}"}, "securityContext": object{"privileged": true}}},
+		},
+		"containers": {
+			list{object{"name": "main", "image": "d", "env": list{object{"name": "N", "value": "${string(size(pod.spec.containers))}"}}}},
+		},
+		"volumes": {list{object{"name": "work", "emptyDir": object{"sizeLimit": "${params.size}"}}}},
+		"app": {
+			list{object{"env": list{object{"name": "AGENT_PORT", "value": "${string(params.port)}"}, object{"name": "HOME", "value": "/x"}}}},
+			list{object{"containers": list{"app"}, "env": list{object{"name": "ONLY_APP", "value": "${params.text}"}}}},
+		},
+		"labels":           {object{"tier": "front"}, object{"app": "web"}, object{"team.example.com/of": "${profile.name}"}},
+		"annotations":      {object{"example.com/agent": "${params.text} ${1 + params.port}"}},
+		"imagePullSecrets": {list{object{"name": "mirror"}}, list{object{"name": "late"}}},
+		"hostAliases":      {list{object{"ip": "10.0.0.1", "hostnames": list{"cache.example.com"}}}},
+	})
+	if len(template) == 0 {
+		template["annotations"] = object{"example.com/marked": "yes"}
+	}
+	return object{
+		"parameters": list{
+			object{"name": "port", "type": "integer", "default": 8125, "minimum": 1, "maximum": 65535},
+			object{"name": "text", "default": "plain", "maxLength": 64},
+			object{"name": "size", "type": "quantity", "default": "1Gi"},
+		},
+		"template": template,
+	}
 }
 
 // pattern draws one of the patterns: its field, a valid spec, and fields that Pods may be let override (see overrides).
 func pattern(t *rapid.T) (field string, spec object, overridable []string) {
 	common := []string{"resources", "env", "imagePullPolicy"}
-	switch rapid.IntRange(0, 3).Draw(t, "pattern") {
+	switch rapid.IntRange(0, 5).Draw(t, "pattern") {
 	case 0:
 		return "gitSync", gitSync(t), append(common, "ref", "period", "depth", "sparseCheckout", "mountPath", "readOnly")
 	case 1:
 		return "cacheAmbassador", cacheAmbassador(t), append(common, "port", "envPrefix", "containers")
 	case 2:
 		return "prometheusAdapter", prometheusAdapter(t), append(common, "metricsPort", "path", "scrapeAnnotations")
-	default:
+	case 3:
 		return "templateProcessor", templateProcessor(t), append(common, "mountPath", "suffix", "parameters")
+	default:
+		return "custom", custom(t), []string{"port", "text", "size"}
 	}
 }
 
@@ -276,6 +345,8 @@ func overrides() map[string][]string {
 		"env":                     {`[{"name":"OVER","value":"$(RIDE)\n"}]`, `[{"name":"0"}]`},
 		"imagePullPolicy":         {"Never", "Sometimes"},
 		"repo":                    {"https://evil.example.com/x.git"},
+		"text":                    {"$(HOME) ${params.port} {{x}}", "-x", "`id`; rm -rf /\n", "a\x00"},
+		"size":                    {"2Gi", "1e999999", "lots"},
 		"nosuch":                  {"1"},
 	}
 }

@@ -59,9 +59,14 @@ func TestGolden(t *testing.T) {
 			if !decision.Allowed {
 				return
 			}
-			again := profiles.Decide(in.snapshot, in.namespace, decodePod(t, toJSON(t, []byte(woven))))
+			pod := decodePod(t, toJSON(t, []byte(woven)))
+			again := profiles.Decide(in.snapshot, in.namespace, pod)
 			if len(again.Patch) > 0 || !again.Allowed {
 				t.Errorf("the woven Pod is woven again: %v %s", again.Patch, again.Denial())
+			}
+			final := profiles.Request{Namespace: in.namespace, Pod: pod, Final: true}.Decide(in.snapshot)
+			if !final.Allowed {
+				t.Errorf("the woven Pod is refused once all webhooks are done: %s", final.Denial())
 			}
 		})
 	}

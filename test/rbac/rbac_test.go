@@ -240,7 +240,8 @@ func TestRequestsOutsideTheTableAreRefused(t *testing.T) {
 			{verb: "list", resource: core("secrets")},
 			{verb: "list", resource: core("secrets"), namespace: namespace},
 			{verb: "get", resource: core("secrets"), namespace: elsewhere, name: "pillion-webhook-tls"},
-			{verb: "list", resource: core("pods"), namespace: elsewhere},
+			{verb: "get", resource: core("pods"), namespace: elsewhere, name: "web"},
+			{verb: "list", resource: core("services"), namespace: elsewhere},
 			{verb: "list", resource: core("configmaps"), namespace: namespace},
 			{verb: "list", resource: configurations},
 		} {

@@ -2,6 +2,7 @@ package schema
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -67,6 +68,11 @@ func TestBothKindsHaveTheSamePatterns(t *testing.T) {
 			t.Errorf("spec.%s (-%s +%s):\n%s", name, clusterKind, namespacedKind, diff)
 		}
 	}
+	for name, want := range namespaced.Properties["match"].Properties {
+		if diff := cmp.Diff(want, cluster.Properties["match"].Properties[name]); diff != "" {
+			t.Errorf("spec.match.%s (-%s +%s):\n%s", name, namespacedKind, clusterKind, diff)
+		}
+	}
 }
 
 func TestProfilesHaveShortNamesAndACategory(t *testing.T) {
@@ -119,7 +125,7 @@ func TestKubectlGetShowsWhatAProfileIsAndWhetherItIsReady(t *testing.T) {
 	delete(got, "Age")
 	want := map[string]any{
 		"Name": "shown", "Pattern": "GitSync", "Ready": "True", "Reason": "Serving", "Revision": "0123456789",
-		"Failure policy": "Ignore",
+		"Failure policy": "Ignore", "Pods": float64(3), "Outdated": float64(0), // as JSON has them
 	}
 	if diff := cmp.Diff(want, got); diff != "" || !ok || age == "" {
 		t.Errorf("age %q (-want +got):\n%s", age, diff)
@@ -140,12 +146,13 @@ func createReady(t *testing.T, name string) {
 	}
 	t.Cleanup(func() {
 		if err := server.Clientset.RESTClient().Delete().
-			AbsPath("/apis/pillion.dev/v1alpha1/clusterpatternprofiles", name).Do(t.Context()).Error(); err != nil {
-			t.Log(err)
+			AbsPath("/apis/pillion.dev/v1alpha1/clusterpatternprofiles", name).Do(context.Background()).Error(); err != nil {
+			t.Error(err) // the test's own context has ended
 		}
 	})
 	profile.Status = v1alpha1.ProfileStatus{
 		Kind: v1alpha1.KindGitSync, Revision: "0123456789", ObservedGeneration: 1,
+		Pods: &v1alpha1.PodCounts{Current: 3},
 		Conditions: []metav1.Condition{{
 			Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: "Serving", Message: "Pods get it.",
 			LastTransitionTime: metav1.Now(),

@@ -1,0 +1,437 @@
+package expressions
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"regexp/syntax"
+	"strings"
+
+	"github.com/google/cel-go/common/functions"
+	"github.com/google/cel-go/common/operators"
+	"github.com/google/cel-go/common/types"
+	"github.com/google/cel-go/common/types/ref"
+	"github.com/google/cel-go/common/types/traits"
+	"github.com/google/cel-go/interpreter"
+)
+
+// meteredCall calls a function after it has charged for the values that it is given.
+type meteredCall struct {
+	id       int64
+	function string
+	overload string
+	args     []interpreter.InterpretableV2
+	impl     *functions.Overload
+	cost     func(m *meter, args []ref.Val)
+	// pattern is the regular expression, where it is known before evaluation.
+	pattern *regexp.Regexp
+}
+
+func newMeteredCall(call interpreter.InterpretableCall) (*meteredCall, error) {
+	shared, err := baseEnvironment()
+	if err != nil {
+		return nil, err
+	}
+	metered := &meteredCall{id: call.ID(), function: call.Function(), overload: call.OverloadID(), args: call.Args()}
+	impl, found := shared.functions.FindOverload(metered.overload)
+	if !found {
+		impl, _ = shared.functions.FindOverload(metered.function)
+	}
+	metered.impl = impl
+	metered.cost = callCosts[metered.function]
+	if metered.cost == nil {
+		metered.cost = walkCost
+	}
+	err = metered.compilePattern()
+	return metered, err
+}
+
+// compilePattern compiles the regular expression of matches if it is a literal.
+func (c *meteredCall) compilePattern() error {
+	if c.function != "matches" || len(c.args) != 2 {
+		return nil
+	}
+	literal, ok := c.args[1].(interpreter.InterpretableConst)
+	if !ok {
+		return nil
+	}
+	pattern, ok := literal.Value().(types.String)
+	if !ok {
+		return nil
+	}
+	if patternSize(string(pattern)) > maxPatternSize {
+		return fmt.Errorf("has too large a regular expression: at most %d states are allowed", maxPatternSize)
+	}
+	compiled, err := regexp.Compile(string(pattern))
+	c.pattern = compiled
+	return err
+}
+
+// ID implements interpreter.Interpretable.
+func (c *meteredCall) ID() int64 { return c.id }
+
+// Eval implements interpreter.Interpretable.
+func (c *meteredCall) Eval(vars interpreter.Activation) ref.Val {
+	return c.Exec(interpreter.AsFrame(vars))
+}
+
+// Exec implements interpreter.InterpretableV2.
+func (c *meteredCall) Exec(frame *interpreter.ExecutionFrame) ref.Val {
+	if c.function == "or" || c.function == "orValue" {
+		return c.orElse(frame)
+	}
+	var few [3]ref.Val
+	values := few[:0]
+	strict := c.impl == nil || !c.impl.NonStrict
+	small := true
+	for _, arg := range c.args {
+		value := arg.Exec(frame)
+		if strict && types.IsUnknownOrError(value) {
+			return value
+		}
+		small = small && isSmall(value)
+		values = append(values, value)
+	}
+	if !small || alwaysCharged[c.function] {
+		c.cost(meterOf(frame), values)
+	}
+	return c.call(values)
+}
+
+// orElse evaluates an optional value, and the other argument only where that has none.
+func (c *meteredCall) orElse(frame *interpreter.ExecutionFrame) ref.Val {
+	value := c.args[0].Exec(frame)
+	optional, ok := value.(*types.Optional)
+	switch {
+	case types.IsUnknownOrError(value):
+		return value
+	case !ok || len(c.args) != 2:
+		return types.NewErr("no such overload: %s", c.function)
+	case !optional.HasValue():
+		return c.args[1].Exec(frame)
+	case c.function == "or":
+		return optional
+	default:
+		return optional.GetValue()
+	}
+}
+
+// alwaysCharged are the functions that make much of little.
+var alwaysCharged = map[string]bool{
+	"lists.range": true, "format": true, "replace": true, "matches": true, "find": true, "findAll": true,
+}
+
+func (c *meteredCall) call(values []ref.Val) ref.Val {
+	switch c.function {
+	case operators.Equals:
+		return types.Equal(values[0], values[1])
+	case operators.NotEquals:
+		return types.Bool(types.Equal(values[0], values[1]) != types.True)
+	case "quantity", "isQuantity":
+		if isExtremeQuantity(values[0]) {
+			return c.noQuantity(values[0])
+		}
+	case operators.Add:
+		if joined, ok := joinLists(values[0], values[1]); ok {
+			return joined
+		}
+	}
+	if text, ok := values[0].(types.String); ok && c.pattern != nil {
+		return types.Bool(c.pattern.MatchString(string(text)))
+	}
+	return c.dispatch(values)
+}
+
+// dispatch calls the function that the values fit, as CEL's interpreter does.
+func (c *meteredCall) dispatch(values []ref.Val) ref.Val {
+	first := values[0]
+	impl := c.impl
+	fits := impl != nil &&
+		(impl.OperandTrait == 0 || types.IsUnknownOrError(first) || first.Type().HasTrait(impl.OperandTrait))
+	switch {
+	case fits && len(values) == 1 && impl.Unary != nil:
+		return impl.Unary(first)
+	case fits && len(values) == 2 && impl.Binary != nil:
+		return impl.Binary(first, values[1])
+	case fits && impl.Function != nil:
+		return impl.Function(append([]ref.Val(nil), values...)...)
+	case first.Type().HasTrait(traits.ReceiverType):
+		return first.(traits.Receiver).Receive(c.function, c.overload, append([]ref.Val(nil), values[1:]...))
+	default:
+		return types.NewErr("no such overload: %s", c.function)
+	}
+}
+
+// extremeExponent is a number whose exponent has more digits than that of any quantity in use.
+var extremeExponent = regexp.MustCompile(`[eE][+-]?0*[1-9]\d{3,}$`)
+
+// isExtremeQuantity tells whether the parser of quantities would write out more digits than there is memory for.
+func isExtremeQuantity(value ref.Val) bool {
+	const longest = 256
+	text, ok := value.(types.String)
+	return ok && (len(text) > longest || extremeExponent.MatchString(string(text)))
+}
+
+func (c *meteredCall) noQuantity(value ref.Val) ref.Val {
+	if c.function == "isQuantity" {
+		return types.False
+	}
+	return types.NewErr("%q is out of the range of quantities", shorten(string(value.(types.String))))
+}
+
+// joinLists makes one list of two. CEL would make a pair of them, and a pair of pairs takes twice as long to walk over
+// with each list that is added to itself.
+func joinLists(left, right ref.Val) (ref.Val, bool) {
+	if _, growing := left.(traits.MutableLister); growing {
+		return nil, false
+	}
+	first, isList := left.(traits.Lister)
+	second, areLists := right.(traits.Lister)
+	if !isList || !areLists {
+		return nil, false
+	}
+	var elements []ref.Val
+	for _, list := range []traits.Lister{first, second} {
+		for iterator := list.Iterator(); iterator.HasNext() == types.True; {
+			elements = append(elements, iterator.Next())
+		}
+	}
+	return types.NewRefValList(types.DefaultTypeAdapter, elements), true
+}
+
+// isSmall tells whether it does not matter what is done with a value.
+func isSmall(value ref.Val) bool {
+	switch v := value.(type) {
+	case types.String:
+		return len(v) <= 4*bytesPerUnit
+	case types.Bytes:
+		return len(v) <= 4*bytesPerUnit
+	case types.Int, types.Bool, types.Double, types.Uint, types.Null, types.Duration, types.Timestamp:
+		return true
+	default:
+		return false
+	}
+}
+
+// callCosts charges for the functions that do something else than walk once over all that they are given.
+var callCosts = map[string]func(m *meter, args []ref.Val){
+	"size":                  noCost,
+	"type":                  noCost,
+	"dyn":                   noCost,
+	"hasValue":              noCost,
+	"value":                 noCost,
+	"optional.of":           noCost,
+	"first":                 noCost,
+	"last":                  noCost,
+	"@not_strictly_false":   noCost,
+	"cel.@mapInsert":        noCost,
+	operators.In:            inCost,
+	operators.Add:           addCost,
+	"lists.range":           rangeCost,
+	"replace":               replaceCost,
+	"join":                  joinCost,
+	"format":                formatCost,
+	"matches":               patternCost,
+	"find":                  patternCost,
+	"findAll":               patternCost,
+	"sets.contains":         productCost,
+	"sets.equivalent":       productCost,
+	"sets.intersects":       productCost,
+	"distinct":              squareCost,
+	"sort":                  squareCost,
+	"@sortByAssociatedKeys": squareCost,
+}
+
+func noCost(*meter, []ref.Val) {}
+
+// walkCost charges for all that the arguments hold.
+func walkCost(m *meter, args []ref.Val) {
+	for _, arg := range args {
+		m.charge(weigh(m.left(), arg))
+	}
+}
+
+// weigh returns what it costs to walk over a value, or more than a limit.
+func weigh(limit uint64, value ref.Val) uint64 {
+	switch v := value.(type) {
+	case types.String:
+		return uint64(len(v)) / bytesPerUnit
+	case types.Bytes:
+		return uint64(len(v)) / bytesPerUnit
+	case *types.Optional:
+		if v.HasValue() {
+			return weigh(limit, v.GetValue())
+		}
+	case traits.Mapper:
+		return weighMap(limit, v)
+	case traits.Lister:
+		return weighList(limit, v)
+	}
+	return 0
+}
+
+func weighMap(limit uint64, value traits.Mapper) uint64 {
+	sum := sizeOf(value)
+	if sum > limit {
+		return sum
+	}
+	for iterator := value.Iterator(); iterator.HasNext() == types.True && sum <= limit; {
+		key := iterator.Next()
+		sum += weigh(limit-sum, key)
+		if sum <= limit {
+			sum += weigh(limit-sum, value.Get(key))
+		}
+	}
+	return sum
+}
+
+func weighList(limit uint64, value traits.Lister) uint64 {
+	sum := sizeOf(value)
+	if sum > limit {
+		return sum
+	}
+	for iterator := value.Iterator(); iterator.HasNext() == types.True && sum <= limit; {
+		sum += weigh(limit-sum, iterator.Next())
+	}
+	return sum
+}
+
+// sizeOf returns how many elements a value has, with one for itself.
+func sizeOf(value ref.Val) uint64 {
+	if sizer, ok := value.(traits.Sizer); ok {
+		if size, ok := sizer.Size().(types.Int); ok && size >= 0 {
+			return uint64(size) + 1
+		}
+	}
+	return 1
+}
+
+// inCost charges for the list that is searched. The keys of a map are found at once.
+func inCost(m *meter, args []ref.Val) {
+	if _, isMap := args[1].(traits.Mapper); !isMap {
+		walkCost(m, args)
+	}
+}
+
+// addCost charges for what is copied: the text of strings, the elements of lists but not what they hold.
+func addCost(m *meter, args []ref.Val) {
+	if _, growing := args[0].(traits.MutableLister); growing {
+		args = args[1:]
+	}
+	for _, arg := range args {
+		if _, isList := arg.(traits.Lister); isList {
+			m.charge(sizeOf(arg))
+			continue
+		}
+		walkCost(m, []ref.Val{arg})
+	}
+}
+
+func rangeCost(m *meter, args []ref.Val) {
+	if size, ok := args[0].(types.Int); ok && size > 0 {
+		m.charge(uint64(size))
+	}
+}
+
+// replaceCost charges for the text that is made.
+func replaceCost(m *meter, args []ref.Val) {
+	walkCost(m, args)
+	if len(args) < 3 {
+		return
+	}
+	text, isText := args[0].(types.String)
+	before, isBefore := args[1].(types.String)
+	after, isAfter := args[2].(types.String)
+	if isText && isBefore && isAfter {
+		m.charge(product(uint64(strings.Count(string(text), string(before))), uint64(len(after))) / bytesPerUnit)
+	}
+}
+
+// joinCost charges for the text that is made.
+func joinCost(m *meter, args []ref.Val) {
+	walkCost(m, args)
+	if len(args) > 1 {
+		m.charge(product(sizeOf(args[0]), weigh(m.left(), args[1])))
+	}
+}
+
+// formatCost charges for all that is formatted, and for the digits that the format asks for.
+func formatCost(m *meter, args []ref.Val) {
+	walkCost(m, args)
+	format, ok := args[0].(types.String)
+	if !ok {
+		return
+	}
+	var number, sum uint64
+	for i := range len(format) {
+		if format[i] < '0' || format[i] > '9' {
+			sum += number
+			number = 0
+			continue
+		}
+		number = min(number*10+uint64(format[i]-'0'), math.MaxInt32)
+	}
+	m.charge((sum + number) / bytesPerUnit)
+}
+
+func productCost(m *meter, args []ref.Val) {
+	walkCost(m, args)
+	if len(args) == 2 {
+		m.charge(product(weigh(m.left(), args[0]), weigh(m.left(), args[1])))
+	}
+}
+
+// squareCost charges for the comparison of each element with each other.
+func squareCost(m *meter, args []ref.Val) {
+	walkCost(m, args)
+	m.charge(product(sizeOf(args[0]), weigh(m.left(), args[0])) / bytesPerUnit)
+}
+
+// maxPatternSize is how many states a regular expression may have.
+const maxPatternSize = 10_000
+
+// patternCost charges for each state of a regular expression at each place of the text, and refuses one that is too large.
+func patternCost(m *meter, args []ref.Val) {
+	walkCost(m, args)
+	if len(args) < 2 {
+		return
+	}
+	text, isText := args[0].(types.String)
+	pattern, isPattern := args[1].(types.String)
+	if !isText || !isPattern {
+		return
+	}
+	size := patternSize(string(pattern))
+	if size > maxPatternSize {
+		m.charge(size)
+	}
+	m.charge(product(uint64(len(text))/bytesPerUnit+1, size/4+1))
+}
+
+// patternSize returns about how many states a regular expression has. One that is not valid has none: its function says so.
+func patternSize(pattern string) uint64 {
+	parsed, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return 0
+	}
+	return states(parsed)
+}
+
+func states(of *syntax.Regexp) uint64 {
+	sum := uint64(1) + uint64(len(of.Rune))
+	for _, sub := range of.Sub {
+		sum += states(sub)
+	}
+	if of.Op == syntax.OpRepeat {
+		return product(sum, uint64(max(of.Min, of.Max, 1)))
+	}
+	return sum
+}
+
+// product multiplies up to a bound that is more than any limit.
+func product(a, b uint64) uint64 {
+	if a > math.MaxUint32 || b > math.MaxUint32 {
+		return math.MaxUint32
+	}
+	return a * b
+}

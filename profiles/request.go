@@ -1,0 +1,29 @@
+package profiles
+
+import (
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Request is what decisions know of the request by which a Pod is created.
+type Request struct {
+	Namespace Namespace
+
+	// Pod must have been decoded from JSON (see weave.NewWeaver) and is not changed; its own namespace is not read, for it may be
+	// empty.
+	Pod *corev1.Pod
+
+	// User is who creates the Pod: conditions and the exemptions of Pod Security see it.
+	User authenticationv1.UserInfo
+
+	// DryRun is for conditions to see.
+	DryRun bool
+
+	// Final says that the Pod is what will be stored: all webhooks are done with it. The profiles that enforce have to be in it.
+	Final bool
+}
+
+// Decide decides about a Pod of a namespace of which no more is known than they are.
+func Decide(snapshot *Snapshot, namespace Namespace, pod *corev1.Pod) Decision {
+	return Request{Namespace: namespace, Pod: pod}.Decide(snapshot)
+}
