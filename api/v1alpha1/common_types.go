@@ -83,23 +83,25 @@ type Resources struct {
 	Limits ResourceList `json:"limits,omitempty,omitzero"`
 }
 
+// The rules of ResourceList are not at its fields, because each place with rules has a CEL environment of its own in memory.
+
 // ResourceList is an amount of CPU, memory and ephemeral storage.
 //
 // +kubebuilder:validation:MinProperties=1
+// +kubebuilder:validation:XValidation:rule="!has(self.cpu) || quantity(string(self.cpu)).isGreaterThan(quantity('0')) && !quantity(string(self.cpu)).isGreaterThan(quantity('1024'))",message="must be more than 0 and at most 1024, for example 100m",fieldPath=".cpu"
+// +kubebuilder:validation:XValidation:rule="!has(self.memory) || quantity(string(self.memory)).isGreaterThan(quantity('0')) && !quantity(string(self.memory)).isGreaterThan(quantity('64Ti'))",message="must be more than 0 and at most 64Ti, for example 64Mi",fieldPath=".memory"
+// +kubebuilder:validation:XValidation:rule="!has(self.ephemeral__dash__storage) || quantity(string(self.ephemeral__dash__storage)).isGreaterThan(quantity('0')) && !quantity(string(self.ephemeral__dash__storage)).isGreaterThan(quantity('64Ti'))",message="must be more than 0 and at most 64Ti, for example 1Gi",fieldPath=".ephemeral-storage"
 type ResourceList struct {
 	// cpu is in cores: 100m is a tenth of one.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isGreaterThan(quantity('0')) && !quantity(string(self)).isGreaterThan(quantity('1024'))",message="must be more than 0 and at most 1024, for example 100m"
 	CPU *resource.Quantity `json:"cpu,omitempty"`
 
 	// memory is in bytes: 64Mi is 64 times 2^20.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isGreaterThan(quantity('0')) && !quantity(string(self)).isGreaterThan(quantity('64Ti'))",message="must be more than 0 and at most 64Ti, for example 64Mi"
 	Memory *resource.Quantity `json:"memory,omitempty"`
 
 	// ephemeral-storage is in bytes of local disk: logs, the writable layer and emptyDir volumes.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isGreaterThan(quantity('0')) && !quantity(string(self)).isGreaterThan(quantity('64Ti'))",message="must be more than 0 and at most 64Ti, for example 1Gi"
 	EphemeralStorage *resource.Quantity `json:"ephemeral-storage,omitempty"`
 }
 

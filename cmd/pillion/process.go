@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
@@ -33,6 +34,7 @@ func startProcess(command *cobra.Command) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
+	runtime.MemProfileRate = 0 // nothing serves what would be remembered, which takes a megabyte
 	// The libraries that talk to the API server log to loggers of their own.
 	klog.SetSlogLogger(logger)
 	log.SetLogger(logr.FromSlogHandler(logger.Handler()))
