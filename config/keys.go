@@ -111,7 +111,7 @@ func keys() []key {
 		},
 		{
 			path: "webhookConfiguration", value: "pillion", check: dnsName, groups: both,
-			usage: "name of the MutatingWebhookConfiguration that the controller fills",
+			usage: "name of the MutatingWebhookConfiguration and of the ValidatingWebhookConfiguration that the controller fills",
 		},
 
 		{

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -225,12 +227,17 @@ func (c *catalog) tell(ctx context.Context, o profileObject) {
 	}
 }
 
-// tellCounts asks for the status of profiles to be kept, by the names that Pods carry and the Pods' namespaces. It is false if
-// it is not known yet which profiles they are.
+// tellCounts asks for the status of profiles to be kept, by the names that Pods carry and the Pods' namespaces, or of all
+// profiles if changed is nil. It is false if it is not known yet which profiles they are.
 func (c *catalog) tellCounts(ctx context.Context, changed []types.NamespacedName) bool {
 	snapshot := c.current()
 	if snapshot == nil {
 		return false
+	}
+	if changed == nil {
+		c.mu.RLock()
+		changed = slices.Collect(maps.Keys(c.compiled))
+		c.mu.RUnlock()
 	}
 	for _, key := range changed {
 		if snapshot.Profile(key.Namespace, key.Name) == nil {
@@ -244,6 +251,20 @@ func (c *catalog) tellCounts(ctx context.Context, changed []types.NamespacedName
 		}
 	}
 	return true
+}
+
+// unsettled returns the profiles of which it matters who asks for them: those that are deleted or broken, and not released.
+func (c *catalog) unsettled() []*profiles.Profile {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var all []*profiles.Profile
+	for key, compiled := range c.compiled { // made together with the snapshot
+		served := c.snapshot.Profile(key.Namespace, key.Name)
+		if served != nil && needsUsers(served) && !compiled.state.released {
+			all = append(all, served)
+		}
+	}
+	return all
 }
 
 // profileObject is a profile of either kind.

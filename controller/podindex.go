@@ -8,25 +8,39 @@ import (
 	"slices"
 	"strings"
 
-	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/profiles"
 )
 
-// podIndex is what is remembered of woven Pods. Those of a workload are alike in all that matters here, so a Pod takes no more
-// than its name and a pointer to what it shares with others.
+// Bounds of what is believed of one Pod. Whoever may create Pods may write a mark, and none may cost much memory. Pillion's own
+// marks are far below them.
+const (
+	maxMarkBytes    = 64 << 10 // of all annotations that make up the mark
+	maxMarkProfiles = 64
+	maxRevision     = 64 // bytes
+	maxOwnerKind    = 63 // bytes, as in the API
+	maxOwnerName    = validation.DNS1123SubdomainMaxLength
+)
+
+// podIndex is what is remembered of woven Pods. Many are alike in all that matters here, so a Pod takes no more than its name,
+// its owner's, and a pointer to what it shares with others.
 type podIndex struct {
-	pods   map[podKey]*podShape
+	pods   map[podKey]indexedPod
 	shapes map[shapeKey]*podShape
 	// carried is how many Pods carry a revision of a profile.
 	carried map[types.NamespacedName]map[string]int
 }
 
 type podKey struct{ namespace, name string }
+
+type indexedPod struct {
+	shape *podShape
+	owner string // the controlling owner's name, of a Pod that asks
+}
 
 // shapeKey is a hash of what a shape is made of.
 type shapeKey [sha256.Size]byte
@@ -35,17 +49,21 @@ type shapeKey [sha256.Size]byte
 type podShape struct {
 	key       shapeKey
 	namespace string
-	// carried is the revision of each profile that the Pods carry.
-	carried map[types.NamespacedName]string
-	// asked are the names that the Pods' own annotation asks for, for Pods of an owner that is not looked at itself.
-	asked []string
-	owner string // "KIND NAMESPACE/NAME"
-	pods  int
+	carried   []carriedProfile
+	// asked are the names that the Pods' own annotation asks for, where they have an owner, who may create more of them.
+	asked     []string
+	ownerKind string
+	pods      int
+}
+
+type carriedProfile struct {
+	profile  types.NamespacedName
+	revision string
 }
 
 func newPodIndex() *podIndex {
 	return &podIndex{
-		pods: map[podKey]*podShape{}, shapes: map[shapeKey]*podShape{}, carried: map[types.NamespacedName]map[string]int{},
+		pods: map[podKey]indexedPod{}, shapes: map[shapeKey]*podShape{}, carried: map[types.NamespacedName]map[string]int{},
 	}
 }
 
@@ -54,16 +72,16 @@ func (x *podIndex) put(pod *metav1.PartialObjectMetadata) []types.NamespacedName
 	if pod.DeletionTimestamp != nil || pod.Labels[v1alpha1.InjectedKey] != "true" {
 		return x.remove(pod)
 	}
-	shape := x.shapeOf(pod)
-	key := podKey{shape.namespace, pod.Name}
+	now := x.indexed(pod)
+	key := podKey{now.shape.namespace, pod.Name}
 	before, known := x.pods[key]
-	if before == shape {
+	x.pods[key] = now
+	if before.shape == now.shape {
 		return nil
 	}
-	x.pods[key] = shape
-	changed := x.count(shape, 1)
+	changed := x.count(now.shape, 1)
 	if known {
-		changed = append(changed, x.count(before, -1)...)
+		changed = append(changed, x.count(before.shape, -1)...)
 	}
 	return changed
 }
@@ -71,29 +89,29 @@ func (x *podIndex) put(pod *metav1.PartialObjectMetadata) []types.NamespacedName
 // remove forgets a Pod. It returns what the counts of which have changed.
 func (x *podIndex) remove(pod *metav1.PartialObjectMetadata) []types.NamespacedName {
 	key := podKey{pod.Namespace, pod.Name}
-	shape, known := x.pods[key]
+	before, known := x.pods[key]
 	if !known {
 		return nil
 	}
 	delete(x.pods, key)
-	return x.count(shape, -1)
+	return x.count(before.shape, -1)
 }
 
 // count adds to the number of Pods of a shape, and forgets a shape that has none.
 func (x *podIndex) count(shape *podShape, by int) []types.NamespacedName {
 	changed := make([]types.NamespacedName, 0, len(shape.carried))
-	for profile, revision := range shape.carried {
-		changed = append(changed, profile)
-		revisions := x.carried[profile]
+	for _, carried := range shape.carried {
+		changed = append(changed, carried.profile)
+		revisions := x.carried[carried.profile]
 		if revisions == nil {
 			revisions = map[string]int{}
-			x.carried[profile] = revisions
+			x.carried[carried.profile] = revisions
 		}
-		if revisions[revision] += by; revisions[revision] == 0 {
-			delete(revisions, revision)
+		if revisions[carried.revision] += by; revisions[carried.revision] == 0 {
+			delete(revisions, carried.revision)
 		}
 		if len(revisions) == 0 {
-			delete(x.carried, profile)
+			delete(x.carried, carried.profile)
 		}
 	}
 	if shape.pods += by; shape.pods == 0 {
@@ -102,56 +120,66 @@ func (x *podIndex) count(shape *podShape, by int) []types.NamespacedName {
 	return changed
 }
 
-// shapeOf returns the shape of a Pod.
-func (x *podIndex) shapeOf(pod *metav1.PartialObjectMetadata) *podShape {
-	owner := ""
-	if controller := metav1.GetControllerOf(pod); controller != nil && !isLookedAt(controller) {
-		owner = fmt.Sprintf("%s %s/%s", controller.Kind, pod.Namespace, controller.Name)
-	}
-	hash := sha256.New()
-	write := func(text string) { _, _ = fmt.Fprintf(hash, "%d %s", len(text), text) }
-	write(pod.Namespace)
-	write(owner)
-	if owner != "" {
-		write(pod.Annotations[v1alpha1.InjectKey])
-	}
-	keys := injectedKeys(pod.Annotations)
-	for _, key := range keys {
-		write(pod.Annotations[key])
-	}
-	key := shapeKey(hash.Sum(nil))
-	if shape, known := x.shapes[key]; known {
-		return shape
-	}
-	shape := &podShape{key: key, namespace: pod.Namespace, owner: owner, carried: map[types.NamespacedName]string{}}
-	for _, key := range keys {
-		readInjected(pod.Annotations[key], shape.carried)
-	}
-	if owner != "" {
-		asking := map[string]string{}
-		if value, ok := pod.Annotations[v1alpha1.InjectKey]; ok {
-			asking[v1alpha1.InjectKey] = value
+// indexed returns what is to be remembered of a Pod. A shape that is new has no Pods yet.
+func (x *podIndex) indexed(pod *metav1.PartialObjectMetadata) indexedPod {
+	owner, asked := "", []string(nil)
+	ownerKind := ""
+	if controller := metav1.GetControllerOf(pod); controller != nil {
+		if asked = askedBy(pod); len(asked) > 0 {
+			ownerKind, owner = bounded(controller.Kind, maxOwnerKind), ownerOf(pod.Name, controller.Name)
 		}
-		shape.asked = profiles.AskedNames(asking, profiles.Namespace{Name: shape.namespace})
 	}
-	x.shapes[key] = shape
-	return shape
+	marks := marksOf(pod.Annotations)
+
+	hash := sha256.New()
+	write := func(texts ...string) {
+		_, _ = fmt.Fprintf(hash, "%d:", len(texts))
+		for _, text := range texts {
+			_, _ = fmt.Fprintf(hash, "%d %s", len(text), text)
+		}
+	}
+	write(pod.Namespace, ownerKind)
+	write(asked...)
+	write(marks...)
+	key := shapeKey(hash.Sum(nil))
+	shape, known := x.shapes[key]
+	if !known {
+		shape = &podShape{key: key, namespace: pod.Namespace, carried: readMarks(marks, pod.Namespace), ownerKind: ownerKind}
+		for _, name := range asked {
+			shape.asked = append(shape.asked, strings.Clone(name)) // it is a piece of the annotation
+		}
+		x.shapes[key] = shape
+	}
+	return indexedPod{shape, owner}
 }
 
-// isLookedAt tells whether what the controlling owner's template asks for is looked up there, or at its own owner.
-func isLookedAt(owner *metav1.OwnerReference) bool {
-	group, _, _ := strings.Cut(owner.APIVersion, "/")
-	switch owner.Kind {
-	case "ReplicaSet", "StatefulSet", "DaemonSet":
-		return group == appsv1.GroupName
-	case "Job":
-		return group == batchv1.GroupName
+// askedBy returns the names that a Pod's own annotation asks for.
+func askedBy(pod *metav1.PartialObjectMetadata) []string {
+	value, ok := pod.Annotations[v1alpha1.InjectKey]
+	if !ok {
+		return nil
 	}
-	return false
+	return profiles.AskedNames(map[string]string{v1alpha1.InjectKey: value}, profiles.Namespace{})
 }
 
-// injectedKeys returns the keys of the annotations that tell what was woven, in the order in which it was.
-func injectedKeys(annotations map[string]string) []string {
+// ownerOf returns the name of a Pod's owner. Most Pods' names begin with it, and it takes no memory then.
+func ownerOf(pod, owner string) string {
+	if strings.HasPrefix(pod, owner) {
+		return pod[:len(owner)]
+	}
+	return bounded(owner, maxOwnerName)
+}
+
+// bounded returns a text, or the beginning of a longer one, without what is cut off staying in memory.
+func bounded(text string, length int) string {
+	if len(text) <= length {
+		return text
+	}
+	return strings.Clone(cut(text, length))
+}
+
+// marksOf returns the annotations that tell what was woven, in the order in which it was, as far as they are read.
+func marksOf(annotations map[string]string) []string {
 	var keys []string
 	for key := range annotations {
 		if key == v1alpha1.InjectedKey || strings.HasPrefix(key, v1alpha1.InjectedKey+".") {
@@ -164,22 +192,54 @@ func injectedKeys(annotations map[string]string) []string {
 		}
 		return strings.Compare(a, b)
 	})
-	return keys
+	var marks []string
+	read := 0
+	for _, key := range keys {
+		if read += len(annotations[key]); read > maxMarkBytes {
+			break
+		}
+		marks = append(marks, annotations[key])
+	}
+	return marks
 }
 
-// readInjected reads the revision of each profile that an annotation tells of. One that cannot be read tells nothing.
-func readInjected(value string, into map[types.NamespacedName]string) {
-	entries := map[string]v1alpha1.Injected{}
-	if json.Unmarshal([]byte(value), &entries) != nil {
-		return
-	}
-	for profile, entry := range entries {
-		revision := entry.Profile
-		if revision == "" {
-			revision = entry.Revision
+// readMarks reads the revision of each profile that the marks of a Pod tell of, the later if several do. A mark that cannot be
+// read tells nothing, nor does what no mark of ours says: names that no profile can have, and profiles of other namespaces.
+func readMarks(marks []string, namespace string) []carriedProfile {
+	read := map[types.NamespacedName]string{}
+	for _, mark := range marks {
+		entries := map[string]v1alpha1.Injected{}
+		if json.Unmarshal([]byte(mark), &entries) != nil {
+			continue
 		}
-		into[types.NamespacedName{Namespace: entry.Namespace, Name: profile}] = revision
+		for _, name := range slices.Sorted(maps.Keys(entries)) {
+			entry := entries[name]
+			revision := entry.Profile
+			if revision == "" {
+				revision = entry.Revision
+			}
+			if !isProfileName(name) || (entry.Namespace != "" && entry.Namespace != namespace) || len(revision) > maxRevision {
+				continue
+			}
+			key := types.NamespacedName{Name: name}
+			if entry.Namespace != "" {
+				key.Namespace = namespace
+			}
+			if _, known := read[key]; known || len(read) < maxMarkProfiles {
+				read[key] = revision
+			}
+		}
 	}
+	carried := make([]carriedProfile, 0, len(read))
+	for profile, revision := range read {
+		carried = append(carried, carriedProfile{profile, revision})
+	}
+	return carried
+}
+
+// isProfileName tells whether a profile can have a name.
+func isProfileName(name string) bool {
+	return len(name) <= v1alpha1.MaxProfileNameLength && name != v1alpha1.None && len(validation.IsDNS1123Label(name)) == 0
 }
 
 // counts returns how many Pods carry a profile.
@@ -195,18 +255,22 @@ func (x *podIndex) counts(profile types.NamespacedName, revision string) v1alpha
 	return counts
 }
 
-// askers returns the owners of Pods that ask for a profile by name, in the namespaces that are chosen, each once.
-func (x *podIndex) askers(profile string, chosen func(namespace string) bool) []string {
-	owners := map[string]bool{}
+// visitAskers visits the owners of Pods that ask for profiles by name, each as often as it has such Pods.
+func (x *podIndex) visitAskers(wanted map[string]bool, visit func(profile string, owner asker)) {
+	asking := map[*podShape][]string{}
 	for _, shape := range x.shapes {
-		if slices.Contains(shape.asked, profile) && chosen(shape.namespace) {
-			owners[shape.owner] = true
+		for _, name := range shape.asked {
+			if wanted[name] {
+				asking[shape] = append(asking[shape], name)
+			}
 		}
 	}
-	return slices.Sorted(maps.Keys(owners))
-}
-
-// all returns everything that has counts.
-func (x *podIndex) all() []types.NamespacedName {
-	return slices.Collect(maps.Keys(x.carried))
+	if len(asking) == 0 {
+		return
+	}
+	for _, pod := range x.pods {
+		for _, name := range asking[pod.shape] {
+			visit(name, asker{pod.shape.ownerKind, pod.shape.namespace, pod.owner})
+		}
+	}
 }

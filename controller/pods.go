@@ -3,6 +3,8 @@ package controller
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,7 +17,6 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
-	"github.com/pillion-dev/pillion/profiles"
 )
 
 const (
@@ -25,11 +26,11 @@ const (
 	tellPods = time.Second
 )
 
-// podCounter counts the Pods that carry what profiles added, from their metadata alone. Whether a Pod has ended cannot be told
-// from that: it counts until it is deleted.
+// podCounter counts the Pods that carry what profiles added and have not ended, from their metadata alone.
 type podCounter struct {
 	client metadata.Interface
-	// tell asks for the statuses of profiles to be kept, whose counts have changed. It is false if that cannot be done yet.
+	// tell asks for the statuses of profiles to be kept, whose counts have changed: those named, or all of them if changed is nil.
+	// It is false if that cannot be done yet.
 	tell func(ctx context.Context, changed []types.NamespacedName) bool
 
 	mu    sync.RWMutex
@@ -37,6 +38,9 @@ type podCounter struct {
 	// listed is what is being listed, in place of index.
 	listed  *podIndex
 	changed map[types.NamespacedName]bool
+	// anew says that the Pods have been listed and it was not told yet. Whatever was counted before, in an earlier process perhaps,
+	// may be another number now, also where no Pod is left.
+	anew bool
 }
 
 func newPodCounter(client metadata.Interface, tell func(context.Context, []types.NamespacedName) bool) *podCounter {
@@ -53,24 +57,22 @@ func (c *podCounter) of(namespace, name, revision string) *v1alpha1.PodCounts {
 	return new(c.index.counts(types.NamespacedName{Namespace: namespace, Name: name}, revision))
 }
 
-// meaning tells in which namespaces a name means the profile of a namespace, or of the cluster where that is empty.
-func meaning(snapshot *profiles.Snapshot, namespace, name string) func(string) bool {
-	return func(in string) bool {
-		if namespace != "" {
-			return in == namespace
-		}
-		return snapshot.Profile(in, name) == nil
-	}
-}
-
-// askers returns the owners of Pods that ask for a profile by name. It is false if the Pods are not known yet.
-func (c *podCounter) askers(profile string, chosen func(namespace string) bool) ([]string, bool) {
+// visitAskers visits the owners of Pods that ask for profiles by name. It is false if the Pods are not known yet.
+func (c *podCounter) visitAskers(wanted map[string]bool, visit func(profile string, owner asker)) bool {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	if c.index == nil {
-		return nil, false
+		return false
 	}
-	return c.index.askers(profile, chosen), true
+	c.index.visitAskers(wanted, visit)
+	return true
+}
+
+// known tells whether the Pods are.
+func (c *podCounter) known() bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.index != nil
 }
 
 // Start follows the Pods until the context ends.
@@ -96,35 +98,44 @@ func (c *podCounter) Start(ctx context.Context) error {
 // flush tells whose counts have changed since it was told last.
 func (c *podCounter) flush(ctx context.Context) {
 	c.mu.Lock()
-	changed := make([]types.NamespacedName, 0, len(c.changed))
-	for key := range c.changed {
-		changed = append(changed, key)
+	var changed []types.NamespacedName // of all
+	anew, some := c.anew, len(c.changed) > 0
+	if !anew {
+		changed = slices.Collect(maps.Keys(c.changed))
 	}
+	c.anew = false
 	clear(c.changed)
 	c.mu.Unlock()
-	if len(changed) > 0 && !c.tell(ctx, changed) {
+	if (anew || some) && !c.tell(ctx, changed) {
 		c.mark(changed)
 	}
 }
 
+// mark remembers what is still to be told.
 func (c *podCounter) mark(changed []types.NamespacedName) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.anew = c.anew || changed == nil
 	for _, key := range changed {
 		c.changed[key] = true
 	}
 }
 
-// pagedPods lists and watches the metadata of woven Pods. The list that it returns is empty: each page goes into the counter's
-// memory and is forgotten, so that there are never more objects than a page has. For the same reason it does without the
-// streaming of lists, for which a Reflector would collect all of them.
+// pagedPods lists and watches the metadata of woven Pods that have not ended. The list that it returns is empty: each page goes
+// into the counter's memory and is forgotten, so that there are never more objects than a page has. For the same reason it does
+// without the streaming of lists, for which a Reflector would collect all of them.
 type pagedPods struct{ counter *podCounter }
 
 func (p pagedPods) resource() metadata.ResourceInterface {
 	return p.counter.client.Resource(corev1.SchemeGroupVersion.WithResource("pods"))
 }
 
-const wovenPods = v1alpha1.InjectedKey + "=true"
+// wovenPods selects Pods by label, runningPods those that have not ended, by a field that the API server selects by although it
+// sends the metadata alone. A Pod that ends is deleted as far as a watch with the selector tells.
+const (
+	wovenPods   = v1alpha1.InjectedKey + "=true"
+	runningPods = "status.phase!=" + string(corev1.PodSucceeded) + ",status.phase!=" + string(corev1.PodFailed)
+)
 
 // IsWatchListSemanticsUnSupported tells Reflectors not to stream lists.
 func (pagedPods) IsWatchListSemanticsUnSupported() bool { return true }
@@ -137,7 +148,7 @@ func (p pagedPods) List(options metav1.ListOptions) (runtime.Object, error) {
 // ListWithContext lists all Pods, page by page, whatever the options say.
 func (p pagedPods) ListWithContext(ctx context.Context, _ metav1.ListOptions) (runtime.Object, error) {
 	listed := newPodIndex()
-	options := metav1.ListOptions{LabelSelector: wovenPods, Limit: podPage}
+	options := metav1.ListOptions{LabelSelector: wovenPods, FieldSelector: runningPods, Limit: podPage}
 	for {
 		page, err := p.resource().List(ctx, options)
 		if err != nil {
@@ -162,7 +173,7 @@ func (p pagedPods) Watch(options metav1.ListOptions) (watch.Interface, error) {
 
 // WatchWithContext watches the Pods.
 func (p pagedPods) WatchWithContext(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-	options.LabelSelector = wovenPods
+	options.LabelSelector, options.FieldSelector = wovenPods, runningPods
 	return p.resource().Watch(ctx, options)
 }
 
@@ -188,20 +199,14 @@ func (s *podStore) Add(object any) error { return s.change(object, (*podIndex).p
 // Update takes a Pod that was changed.
 func (s *podStore) Update(object any) error { return s.change(object, (*podIndex).put) }
 
-// Delete takes a Pod that was deleted, or is not woven any more.
+// Delete takes a Pod that was deleted, has ended, or is not woven any more.
 func (s *podStore) Delete(object any) error { return s.change(object, (*podIndex).remove) }
 
 // Replace takes what was listed, which is not in the list.
 func (s *podStore) Replace([]any, string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, index := range []*podIndex{s.index, s.listed} {
-		if index != nil {
-			for _, key := range index.all() {
-				s.changed[key] = true
-			}
-		}
-	}
+	s.anew = true
 	s.index, s.listed = s.listed, nil
 	return nil
 }

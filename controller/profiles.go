@@ -31,9 +31,8 @@ type profileReconciler struct {
 	finder  *userFinder
 	now     func() time.Time
 
-	// recheckUsers is how often it is looked who still asks for a profile that is deleted or broken, countsInterval how often the
-	// status of one profile is written for nothing but its numbers of Pods.
-	recheckUsers, countsInterval time.Duration
+	// countsInterval is how often the status of one profile is written for nothing but its numbers of Pods.
+	countsInterval time.Duration
 
 	mu      sync.Mutex
 	counted map[types.UID]time.Time // when counts were last written
@@ -70,10 +69,16 @@ func (r *profileReconciler) reconcile(ctx context.Context, request reconcile.Req
 		return r.release(ctx, o, nil)
 	}
 	result, err := r.write(ctx, o, seen)
-	if seen.users != nil && err == nil && result.RequeueAfter == 0 {
-		result.RequeueAfter = r.recheckUsers
+	if err != nil || seen.users == nil {
+		return result, err
 	}
-	return result, err
+	if seen.users.err != nil { // what else is known has been written
+		return reconcile.Result{}, seen.users.err
+	}
+	if result.RequeueAfter == 0 || seen.lookAgain < result.RequeueAfter {
+		result.RequeueAfter = seen.lookAgain
+	}
+	return result, nil
 }
 
 // observe collects what the profile's status follows from.
@@ -97,12 +102,12 @@ func (r *profileReconciler) observe(
 			return nil, err
 		}
 	}
-	if (served.Deleted || len(served.Broken) > 0) && !seen.released {
-		if seen.users, err = r.finder.find(ctx, snapshot, served); err != nil {
-			return nil, err
-		}
-		seen.users.policy = selection != nil
+	if seen.released || !needsUsers(served) {
+		r.finder.forget(client.ObjectKeyFromObject(o))
+		return seen, nil
 	}
+	seen.users, seen.lookAgain = r.finder.find(ctx, snapshot, served)
+	seen.users.policy = selection != nil
 	return seen, nil
 }
 

@@ -120,6 +120,8 @@ type fixture struct {
 	*profileReconciler
 
 	clock time.Time
+	// tick is what passes whenever the clock is looked at: a status that is written for the time alone would be written each time.
+	tick time.Duration
 }
 
 // newFixture has a cluster of the objects; wrote is called after each write of a status, with its error, and says what the write
@@ -147,17 +149,19 @@ func newFixture(t *testing.T, wrote func(error) error, objects ...client.Object)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{clock: time.Unix(1000, 0)}
+	f := &fixture{clock: time.Unix(1000, 0), tick: time.Second}
 	counter := newPodCounter(nil, catalog.tellCounts)
+	now := func() time.Time {
+		f.clock = f.clock.Add(f.tick)
+		return f.clock
+	}
 	f.profileReconciler = &profileReconciler{
 		client: c, catalog: catalog, pods: counter,
 		desired: &desired{reader: c, catalog: catalog, name: "pillion", excluded: excluded(), bundle: newBundle()},
-		finder:  &userFinder{live: c, cached: c, pods: counter, excluded: excluded()},
-		now: func() time.Time { // a status that is written for the time alone would be written each time
-			f.clock = f.clock.Add(time.Second)
-			return f.clock
+		finder: &userFinder{
+			live: c, cached: c, pods: counter, excluded: excluded(), unsettled: catalog.unsettled, recheck: 30 * time.Second, now: now,
 		},
-		recheckUsers: 30 * time.Second, countsInterval: 10 * time.Second, counted: map[types.UID]time.Time{},
+		now: now, countsInterval: 10 * time.Second, counted: map[types.UID]time.Time{},
 	}
 	return f
 }

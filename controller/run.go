@@ -267,8 +267,9 @@ func addProfiles(mgr manager.Manager, desired *desired, options Options) error {
 		client: mgr.GetClient(), catalog: desired.catalog, desired: desired, pods: counter,
 		finder: &userFinder{
 			live: mgr.GetAPIReader(), cached: mgr.GetClient(), pods: counter, excluded: options.ExcludedNamespaces,
+			unsettled: desired.catalog.unsettled, recheck: options.RecheckUsers, now: options.Now,
 		},
-		now: options.Now, recheckUsers: options.RecheckUsers, countsInterval: options.CountsInterval,
+		now: options.Now, countsInterval: options.CountsInterval,
 		counted: map[types.UID]time.Time{},
 	}
 	mutating, validating := mutatingKind().empty(), validatingKind().empty()

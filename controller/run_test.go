@@ -25,6 +25,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/transport"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
@@ -53,7 +54,7 @@ func TestTheControllerOnARealAPIServer(t *testing.T) {
 	for _, configuration := range configurations() {
 		c.remove(t, configuration)
 	}
-	stop := startController(t, server, webhook.url)
+	stop := startController(t, server, webhook.url, nil)
 
 	for _, part := range []struct {
 		name string
@@ -81,18 +82,23 @@ func TestTheControllerOnARealAPIServer(t *testing.T) {
 			break
 		}
 	}
+	t.Run("numbers of Pods from before a restart are mended", func(t *testing.T) {
+		c.restarts(t, stop, func(wrap transport.WrapperFunc) { stop = startController(t, server, webhook.url, wrap) })
+	})
 	if err := stop(); err != nil {
 		t.Errorf("the controller ended with: %v", err)
 	}
 }
 
-// startController runs the controller until the returned function is called, which gives Run's error.
-func startController(t *testing.T, server *apiserver.Server, webhookURL string) func() error {
+// startController runs the controller until the returned function is called, which gives Run's error. What it asks of the API
+// server goes through wrap unless that is nil.
+func startController(t *testing.T, server *apiserver.Server, webhookURL string, wrap transport.WrapperFunc) func() error {
 	t.Helper()
 	config, err := server.ServiceAccountConfig(t.Context(), "pillion-system", "pillion-controller")
 	if err != nil {
 		t.Fatal(err)
 	}
+	config.Wrap(wrap)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
@@ -502,6 +508,14 @@ func (c *cluster) counts(t *testing.T) {
 	})
 	c.awaitCounts(t, "counted", v1alpha1.PodCounts{Current: 2, Outdated: 1})
 	c.remove(t, shadow)
+	for i, phase := range []corev1.PodPhase{corev1.PodSucceeded, corev1.PodFailed} { // they have ended, and stay
+		ended := pods[i+1]
+		ended.Status.Phase = phase
+		if err := c.Status().Update(t.Context(), ended); err != nil {
+			t.Fatal(err)
+		}
+		c.awaitCounts(t, "counted", []v1alpha1.PodCounts{{Current: 1, Outdated: 1}, {Current: 1}}[i])
+	}
 	for _, pod := range pods {
 		if err := c.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); err != nil {
 			t.Fatal(err)
@@ -510,6 +524,64 @@ func (c *cluster) counts(t *testing.T) {
 	c.awaitCounts(t, "counted", v1alpha1.PodCounts{})
 	c.remove(t, profile)
 }
+
+// restarts lets the controller begin anew, and learn of its Pods last.
+func (c *cluster) restarts(t *testing.T, stop func() error, start func(transport.WrapperFunc)) {
+	c.create(t, c.onDemand("restarted"))
+	c.awaitProfile(t, "restarted", "Accepted True Accepted", "Ready True Ready")
+	var pods []*corev1.Pod
+	for range 2 {
+		pod := podIn("plain")
+		pod.Labels = map[string]string{v1alpha1.InjectedKey: "true"}
+		pod.Annotations = map[string]string{v1alpha1.InjectedKey: `{"restarted":{"revision":"old"}}`}
+		c.create(t, pod)
+		pods = append(pods, pod)
+	}
+	c.awaitCounts(t, "restarted", v1alpha1.PodCounts{Outdated: 2})
+	if err := stop(); err != nil {
+		t.Errorf("the controller ended with: %v", err)
+	}
+	pods[0].Status.Phase = corev1.PodSucceeded
+	if err := c.Status().Update(t.Context(), pods[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Delete(t.Context(), pods[1], client.GracePeriodSeconds(0)); err != nil {
+		t.Fatal(err)
+	}
+	profile := &v1alpha1.ClusterPatternProfile{}
+	c.get(t, types.NamespacedName{Name: "restarted"}, profile)
+	profile.Status.Kind = "Nonsense"
+	if err := c.Status().Update(t.Context(), profile); err != nil {
+		t.Fatal(err)
+	}
+	listed := make(chan struct{})
+	start(func(next http.RoundTripper) http.RoundTripper {
+		return roundTrip(func(request *http.Request) (*http.Response, error) {
+			if request.URL.Path == "/api/v1/pods" {
+				select {
+				case <-listed:
+				case <-request.Context().Done():
+				}
+			}
+			return next.RoundTrip(request)
+		})
+	})
+	c.await(t, func() (bool, error) {
+		c.get(t, types.NamespacedName{Name: "restarted"}, profile)
+		return profile.Status.Kind == v1alpha1.KindGitSync, fmt.Errorf("kind %s", profile.Status.Kind)
+	})
+	if got := profile.Status.Pods; got == nil || got.Outdated != 2 {
+		t.Errorf("before Pods are listed there are %+v", got)
+	}
+	close(listed)
+	c.awaitCounts(t, "restarted", v1alpha1.PodCounts{})
+	c.remove(t, profile)
+}
+
+// roundTrip is an http.RoundTripper.
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(request *http.Request) (*http.Response, error) { return f(request) }
 
 func (c *cluster) keeps(t *testing.T) {
 	profile := c.onDemand("kept")

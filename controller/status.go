@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -53,6 +54,8 @@ const (
 	ReasonChosenByMatch = "ChosenByMatch"
 	// ReasonCounting: it is not known yet who asks.
 	ReasonCounting = "Counting"
+	// ReasonCannotList: it cannot be looked up who asks; the message names what cannot be listed and why.
+	ReasonCannotList = "CannotList"
 	// ReasonNobodyAsks: nobody asks for the profile any more.
 	ReasonNobodyAsks = "NobodyAsks"
 )
@@ -88,8 +91,10 @@ type observation struct {
 	refused *profiles.Refusal
 	serving verdict
 
-	users *users              // nil: the profile is neither deleted nor broken
-	pods  *v1alpha1.PodCounts // nil: they are not counted yet
+	users *users // nil: the profile is neither deleted nor broken
+	// lookAgain is when users are to be looked up anew.
+	lookAgain time.Duration
+	pods      *v1alpha1.PodCounts // nil: they are not counted yet
 
 	now metav1.Time
 }
@@ -222,35 +227,6 @@ func cut(text string, length int) string {
 		return text
 	}
 	return strings.ToValidUTF8(text[:length], "")
-}
-
-// users are those for whom a profile that is deleted or broken is still served.
-type users struct {
-	// asking are those that ask for it by name, as "Deployment NAMESPACE/NAME", sorted. counted is false if it is not known who.
-	asking  []string
-	counted bool
-	// policy says that the profile's match chooses Pods.
-	policy bool
-}
-
-// any tells whether there may be some.
-func (u *users) any() bool { return !u.counted || u.policy || len(u.asking) > 0 }
-
-func (u *users) verdict() verdict {
-	switch {
-	case len(u.asking) > 0:
-		some := strings.Join(u.asking[:min(len(u.asking), maxMessageUsers)], ", ")
-		if more := len(u.asking) - maxMessageUsers; more > 0 {
-			some += fmt.Sprintf(" and %d more", more)
-		}
-		return verdict{ok: true, reason: ReasonAskedFor, message: fmt.Sprintf("%d still ask for the profile: %s.", len(u.asking), some)}
-	case u.policy:
-		return verdict{ok: true, reason: ReasonChosenByMatch, message: "The profile's match chooses Pods."}
-	case !u.counted:
-		return verdict{unknown: true, reason: ReasonCounting, message: "It is not known yet who asks for the profile."}
-	default:
-		return verdict{reason: ReasonNobodyAsks, message: "Nobody asks for the profile."}
-	}
 }
 
 // sameButCounts tells whether two statuses differ in nothing but the numbers of Pods.

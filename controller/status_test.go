@@ -2,6 +2,7 @@ package controller
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -86,7 +87,7 @@ func TestStatusOf(t *testing.T) {
 		"a broken profile says what is served, what is wrong, who asks and how to end it": {
 			before: v1alpha1.ProfileStatus{LastGood: lastGood(5)},
 			seen: observation{served: &broken, serving: ready(), users: &users{
-				counted: true, asking: []string{"Deployment shop/a", "b", "c", "d", "e", "f", "g"},
+				counted: true, number: 7, asking: []string{"Deployment shop/a", "b", "c", "d", "e"},
 			}},
 			want: []string{
 				"Accepted False InvalidSpec since 2000: name a repository",
@@ -101,6 +102,15 @@ func TestStatusOf(t *testing.T) {
 			want: []string{
 				"Accepted False InvalidSpec since 2000: ", "Ready False ServingLastGood since 2000: ", restricted,
 				"InUse Unknown Counting since 2000: ",
+			},
+			wantGood: 5,
+		},
+		"what a broken profile was is kept while it cannot be looked up who asks": {
+			before: v1alpha1.ProfileStatus{LastGood: lastGood(5)},
+			seen:   observation{served: &broken, users: &users{err: errors.New("list the Jobs: forbidden")}},
+			want: []string{
+				"Accepted False InvalidSpec since 2000: ", "Ready False ServingLastGood since 2000: ", restricted,
+				"InUse Unknown CannotList since 2000: It cannot be looked up who asks for the profile: list the Jobs: forbidden",
 			},
 			wantGood: 5,
 		},
@@ -129,7 +139,9 @@ func TestStatusOf(t *testing.T) {
 		},
 		"a deleted profile says for whom it is kept": {
 			before: readySince,
-			seen:   observation{served: &deleted, serving: ready(), users: &users{counted: true, asking: []string{"Deployment shop/a"}}},
+			seen: observation{served: &deleted, serving: ready(), users: &users{
+				counted: true, number: 1, asking: []string{"Deployment shop/a"},
+			}},
 			want: []string{
 				"Accepted True Accepted since 1000: ", "Ready False Terminating since 2000: the condition InUse says who. To end it sooner " +
 					"set the annotation pillion.dev/release",

@@ -16,7 +16,7 @@ const (
 
 // Bind evaluates the expressions that read no more than the early variables.
 func (t *Template) Bind(values map[string]any) (*Bound, field.ErrorList) {
-	results, errs := t.evaluate(values, true)
+	results, errs := t.evaluate(nil, values, true)
 	if len(errs) > 0 {
 		return nil, errs
 	}
@@ -24,16 +24,17 @@ func (t *Template) Bind(values map[string]any) (*Bound, field.ErrorList) {
 }
 
 // evaluate evaluates the leaves that are early, or the others. The results are by the numbers of the leaves.
-func (t *Template) evaluate(values map[string]any, early bool) ([]any, field.ErrorList) {
+func (t *Template) evaluate(budget *Budget, values map[string]any, early bool) ([]any, field.ErrorList) {
 	var errs field.ErrorList
 	results := make([]any, len(t.leaves))
-	left, room := uint64(templateCost), maxTemplateSize
+	left, room := budget.within(templateCost), maxTemplateSize
 	for _, leaf := range t.leaves {
 		if leaf.early != early {
 			continue
 		}
 		result, cost, err := leaf.evaluate(values, left)
 		left -= min(cost, left)
+		budget.spend(cost)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -72,7 +73,12 @@ type Bound struct {
 
 // Evaluate evaluates the other expressions.
 func (b *Bound) Evaluate(values map[string]any) (Leaves, field.ErrorList) {
-	results, errs := b.template.evaluate(values, false)
+	return b.EvaluateWithin(nil, values)
+}
+
+// EvaluateWithin is Evaluate that costs no more than is left of a budget, and takes its cost from that.
+func (b *Bound) EvaluateWithin(budget *Budget, values map[string]any) (Leaves, field.ErrorList) {
+	results, errs := b.template.evaluate(budget, values, false)
 	if len(errs) > 0 {
 		return Leaves{}, errs
 	}
@@ -87,6 +93,21 @@ func (b *Bound) Value(path ...string) (any, bool) {
 		return nil, false
 	}
 	return copyJSON(b.early[leaf.number]), true
+}
+
+// Open stands for what is known only once the other expressions are evaluated.
+type Open struct{}
+
+// RenderEarly returns the JSON value with the results of the early expressions, and an Open in the place of each other
+// string. The caller owns it.
+func (b *Bound) RenderEarly() any {
+	results := make([]any, len(b.template.leaves))
+	for _, leaf := range b.template.leaves {
+		if !leaf.early {
+			results[leaf.number] = Open{}
+		}
+	}
+	return b.Render(Leaves{results: results})
 }
 
 // Render returns the JSON value with the results in place of the expressions. The caller owns it.

@@ -1,7 +1,6 @@
 package expressions
 
 import (
-	"fmt"
 	"math"
 	"regexp"
 	"regexp/syntax"
@@ -13,6 +12,7 @@ import (
 	"github.com/google/cel-go/common/types/ref"
 	"github.com/google/cel-go/common/types/traits"
 	"github.com/google/cel-go/interpreter"
+	apiservercel "k8s.io/apiserver/pkg/cel"
 )
 
 // meteredCall calls a function after it has charged for the values that it is given.
@@ -23,8 +23,9 @@ type meteredCall struct {
 	args     []interpreter.InterpretableV2
 	impl     *functions.Overload
 	cost     func(m *meter, args []ref.Val)
-	// pattern is the regular expression, where it is known before evaluation.
-	pattern *regexp.Regexp
+	// pattern is the regular expression, where it is known before evaluation, and patternSize its size.
+	pattern     *regexp.Regexp
+	patternSize uint64
 }
 
 func newMeteredCall(call interpreter.InterpretableCall) (*meteredCall, error) {
@@ -59,11 +60,8 @@ func (c *meteredCall) compilePattern() error {
 	if !ok {
 		return nil
 	}
-	if patternSize(string(pattern)) > maxPatternSize {
-		return fmt.Errorf("has too large a regular expression: at most %d states are allowed", maxPatternSize)
-	}
 	compiled, err := regexp.Compile(string(pattern))
-	c.pattern = compiled
+	c.pattern, c.patternSize = compiled, patternSize(string(pattern))
 	return err
 }
 
@@ -92,7 +90,10 @@ func (c *meteredCall) Exec(frame *interpreter.ExecutionFrame) ref.Val {
 		small = small && isSmall(value)
 		values = append(values, value)
 	}
-	if !small || alwaysCharged[c.function] {
+	switch text, isText := values[0].(types.String); {
+	case c.pattern != nil && isText:
+		meterOf(frame).charge(matchCost(string(text), c.patternSize))
+	case !small || alwaysCharged[c.function]:
 		c.cost(meterOf(frame), values)
 	}
 	return c.call(values)
@@ -215,7 +216,7 @@ func isSmall(value ref.Val) bool {
 
 // callCosts charges for the functions that do something else than walk once over all that they are given.
 var callCosts = map[string]func(m *meter, args []ref.Val){
-	"size":                  noCost,
+	"size":                  sizeCost,
 	"type":                  noCost,
 	"dyn":                   noCost,
 	"hasValue":              noCost,
@@ -224,7 +225,7 @@ var callCosts = map[string]func(m *meter, args []ref.Val){
 	"first":                 noCost,
 	"last":                  noCost,
 	"@not_strictly_false":   noCost,
-	"cel.@mapInsert":        noCost,
+	"cel.@mapInsert":        insertCost,
 	operators.In:            inCost,
 	operators.Add:           addCost,
 	"lists.range":           rangeCost,
@@ -233,7 +234,13 @@ var callCosts = map[string]func(m *meter, args []ref.Val){
 	"format":                formatCost,
 	"matches":               patternCost,
 	"find":                  patternCost,
-	"findAll":               patternCost,
+	"findAll":               findAllCost,
+	"indexOf":               searchCost,
+	"lastIndexOf":           searchCost,
+	"validate":              parseCost,
+	"semver":                parseCost,
+	"isSemver":              parseCost,
+	"getQuery":              queryCost,
 	"sets.contains":         productCost,
 	"sets.equivalent":       productCost,
 	"sets.intersects":       productCost,
@@ -243,6 +250,25 @@ var callCosts = map[string]func(m *meter, args []ref.Val){
 }
 
 func noCost(*meter, []ref.Val) {}
+
+// sizeCost charges for the characters that are counted, and for the fields of an object that are looked at.
+func sizeCost(m *meter, args []ref.Val) {
+	switch value := args[0].(type) {
+	case types.String, types.Bytes:
+		walkCost(m, args)
+	case *mapView:
+		if fields, ok := value.source.(structSource); ok {
+			m.charge(uint64(fields.work()) / fieldsPerUnit)
+		}
+	}
+}
+
+// insertCost charges for the entries that one map gets of another. One entry is inserted at once.
+func insertCost(m *meter, args []ref.Val) {
+	if len(args) == 2 {
+		m.charge(sizeOf(args[1]))
+	}
+}
 
 // walkCost charges for all that the arguments hold.
 func walkCost(m *meter, args []ref.Val) {
@@ -262,6 +288,10 @@ func weigh(limit uint64, value ref.Val) uint64 {
 		if v.HasValue() {
 			return weigh(limit, v.GetValue())
 		}
+	case apiservercel.URL:
+		return uint64(len(v.Opaque)+len(v.Host)+len(v.Path)+len(v.RawPath)+len(v.RawQuery)+len(v.RawFragment)) / bytesPerUnit
+	case apiservercel.Semver:
+		return uint64(len(v.Pre) + len(v.Build))
 	case traits.Mapper:
 		return weighMap(limit, v)
 	case traits.Lister:
@@ -296,8 +326,20 @@ func weighList(limit uint64, value traits.Lister) uint64 {
 	return sum
 }
 
-// sizeOf returns how many elements a value has, with one for itself.
+// unitsPerField is what an element of a view costs, which is made each time that it is read.
+const unitsPerField = 2
+
+// fieldsPerUnit is how many fields of an object are looked at for one unit, where they are only counted.
+const fieldsPerUnit = 4
+
+// sizeOf returns what the elements of a value cost, with one for itself.
 func sizeOf(value ref.Val) uint64 {
+	switch view := value.(type) {
+	case *mapView:
+		return uint64(view.source.work())*unitsPerField + 1
+	case *listView:
+		return uint64(view.value.Len())*unitsPerField + 1
+	}
 	if sizer, ok := value.(traits.Sizer); ok {
 		if size, ok := sizer.Size().(types.Int); ok && size >= 0 {
 			return uint64(size) + 1
@@ -306,10 +348,34 @@ func sizeOf(value ref.Val) uint64 {
 	return 1
 }
 
-// inCost charges for the list that is searched. The keys of a map are found at once.
+// inCost charges for the list that is searched, or the key that is looked up in a map.
 func inCost(m *meter, args []ref.Val) {
-	if _, isMap := args[1].(traits.Mapper); !isMap {
+	if _, isMap := args[1].(traits.Mapper); isMap {
+		args = args[:1]
+	}
+	walkCost(m, args)
+}
+
+// searchCost charges for the comparison of a text with another at each of its places.
+func searchCost(m *meter, args []ref.Val) {
+	walkCost(m, args)
+	if text, ok := args[0].(types.String); ok && len(args) > 1 {
+		m.charge(product(weigh(m.left(), text), weigh(m.left(), args[1])))
+	}
+}
+
+// parseCost charges for what takes a text apart: a format, by its regular expressions, or a version.
+func parseCost(m *meter, args []ref.Val) {
+	for range 4 {
 		walkCost(m, args)
+	}
+}
+
+// queryCost charges for the parameters that are made of a URL.
+func queryCost(m *meter, args []ref.Val) {
+	walkCost(m, args)
+	if address, ok := args[0].(apiservercel.URL); ok {
+		m.charge(uint64(strings.Count(address.RawQuery, "&")))
 	}
 }
 
@@ -357,7 +423,7 @@ func joinCost(m *meter, args []ref.Val) {
 
 // formatCost charges for all that is formatted, and for the digits that the format asks for.
 func formatCost(m *meter, args []ref.Val) {
-	walkCost(m, args)
+	parseCost(m, args)
 	format, ok := args[0].(types.String)
 	if !ok {
 		return
@@ -392,23 +458,65 @@ const maxPatternSize = 10_000
 
 // patternCost charges for each state of a regular expression at each place of the text, and refuses one that is too large.
 func patternCost(m *meter, args []ref.Val) {
-	walkCost(m, args)
-	if len(args) < 2 {
-		return
+	if text, size, ok := chargePattern(m, args); ok {
+		m.charge(matchCost(text, size))
 	}
-	text, isText := args[0].(types.String)
-	pattern, isPattern := args[1].(types.String)
-	if !isText || !isPattern {
-		return
-	}
-	size := patternSize(string(pattern))
-	if size > maxPatternSize {
-		m.charge(size)
-	}
-	m.charge(product(uint64(len(text))/bytesPerUnit+1, size/4+1))
 }
 
-// patternSize returns about how many states a regular expression has. One that is not valid has none: its function says so.
+// matchCost is what it costs to hold a text to a regular expression.
+func matchCost(text string, patternSize uint64) uint64 {
+	return product(uint64(len(text))/bytesPerUnit+1, patternSize/statesPerUnit+1)
+}
+
+// findAllCost charges for a search in all of the text behind each match. What is found may end long before what was looked at.
+func findAllCost(m *meter, args []ref.Val) {
+	text, size, ok := chargePattern(m, args)
+	if !ok {
+		return
+	}
+	matches := uint64(len(text))
+	if len(args) > 2 {
+		if most, ok := args[2].(types.Int); ok && most >= 0 {
+			matches = min(matches, uint64(most))
+		}
+	}
+	m.charge(product(matchCost(text, size), matches/matchesPerUnit+1))
+}
+
+const (
+	// statesPerUnit is how many states of a regular expression are looked at in as much text as one unit is.
+	statesPerUnit = 2
+	// matchesPerUnit is how many matches are taken for one: the text behind them gets shorter.
+	matchesPerUnit = 2
+	// unitsPerPatternByte is what it costs to read a regular expression, in which three bytes may stand for a thousand.
+	unitsPerPatternByte = 4
+)
+
+// chargePattern charges for what makes a regular expression of its text, and returns what it is applied to.
+func chargePattern(m *meter, args []ref.Val) (text string, size uint64, ok bool) {
+	walkCost(m, args)
+	if len(args) < 2 {
+		return "", 0, false
+	}
+	subject, isText := args[0].(types.String)
+	pattern, isPattern := args[1].(types.String)
+	if !isText || !isPattern {
+		return "", 0, false
+	}
+	m.charge(uint64(len(pattern)) * unitsPerPatternByte)
+	size = patternSize(string(pattern))
+	if size > maxPatternSize {
+		m.charge(m.left() + 1)
+	}
+	m.charge(size / statesPerUnit)
+	return string(subject), size, true
+}
+
+// PatternSize returns about how many states a regular expression (RE2) has, without compiling it. To match it takes time with
+// their number and the length of the text. One that is not valid has none.
+func PatternSize(pattern string) uint64 { return patternSize(pattern) }
+
+// patternSize is PatternSize: of what is not valid, its function says so.
 func patternSize(pattern string) uint64 {
 	parsed, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
@@ -417,8 +525,14 @@ func patternSize(pattern string) uint64 {
 	return states(parsed)
 }
 
+// runesPerState is how many bounds of a class of characters, which are searched by halves, count as a state.
+const runesPerState = 32
+
 func states(of *syntax.Regexp) uint64 {
 	sum := uint64(1) + uint64(len(of.Rune))
+	if of.Op == syntax.OpCharClass {
+		sum = 1 + uint64(len(of.Rune))/runesPerState
+	}
 	for _, sub := range of.Sub {
 		sum += states(sub)
 	}

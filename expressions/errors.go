@@ -17,7 +17,11 @@ import (
 // maxReported is how many mistakes of one expression are told: those that follow are mostly made by the first.
 const maxReported = 3
 
+// costError says that an expression costs more than it may by itself, or than others left of what all may cost together.
 func costError(limit uint64) error {
+	if limit < perExpressionCost {
+		return fmt.Errorf("costs more than the %d that are left of what all expressions may cost together for one Pod", limit)
+	}
 	return fmt.Errorf("costs more than %d: it loops over too much, or makes too large a value", limit)
 }
 
@@ -75,11 +79,7 @@ func (e *Environment) explain(message string) string {
 	if strings.Contains(message, "recursion limit") || strings.Contains(message, "recursion depth") {
 		return fmt.Sprintf("it nests deeper than %d levels", maxNesting)
 	}
-	const long = 300
-	if len(message) > long {
-		message = strings.ToValidUTF8(message[:long], "") + "…"
-	}
-	return message
+	return shortenMessage(message)
 }
 
 func (e *Environment) variableNames() string {
@@ -144,7 +144,16 @@ func (x *Expression) evaluationError(value ref.Val) error {
 	case "optional.none() dereference":
 		return errors.New("asks for the value of something absent: use orValue()")
 	}
-	return errors.New(aliasedVariable(message))
+	return errors.New(shortenMessage(aliasedVariable(message)))
+}
+
+// shortenMessage keeps a message of CEL readable that repeats what it was given.
+func shortenMessage(message string) string {
+	const long = 300
+	if len(message) <= long {
+		return message
+	}
+	return strings.ToValidUTF8(message[:long], "") + "…"
 }
 
 // absenceError names what is absent by how the expression reads it.
@@ -156,6 +165,7 @@ func (x *Expression) absenceError(key string) error {
 		}
 	}))
 	if path == "" {
+		key = shorten(key)
 		return fmt.Errorf("reads %q, which is absent: ask for it with has(), or read it with a question mark before its name", key)
 	}
 	return fmt.Errorf("%s is absent: ask for it with has(%s), or read it with a question mark before its name", path, path)

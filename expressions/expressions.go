@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/cel-go/cel"
 	"github.com/google/cel-go/common/ast"
+	"github.com/google/cel-go/common/operators"
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/common/types/ref"
 	"github.com/google/cel-go/interpreter"
@@ -115,6 +116,11 @@ type Expression struct {
 
 // Compile compiles an expression. The error says what is wrong, and where in it.
 func (e *Environment) Compile(source string) (compiled *Expression, err error) {
+	return e.compile(nil, source)
+}
+
+// compile is Compile that takes from a budget what it costs to evaluate an expression that reads nothing.
+func (e *Environment) compile(budget *Budget, source string) (compiled *Expression, err error) {
 	defer recoverTo(&err)
 	if len(source) > maxSourceLength {
 		return nil, fmt.Errorf("is %d bytes long: at most %d are allowed", len(source), maxSourceLength)
@@ -126,9 +132,8 @@ func (e *Environment) Compile(source string) (compiled *Expression, err error) {
 	if issues.Err() != nil {
 		return nil, e.compileError(source, issues)
 	}
-	if comprehensions := len(inspect(parsed.NativeRep()).steps); comprehensions > maxComprehensions {
-		return nil, fmt.Errorf("has %d comprehensions (all, exists, map, filter, optMap and the like): at most %d are allowed",
-			comprehensions, maxComprehensions)
+	if err := inspect(parsed.NativeRep()).check(); err != nil {
+		return nil, err
 	}
 	checked, issues := e.cel.Check(parsed)
 	if issues.Err() != nil {
@@ -144,18 +149,20 @@ func (e *Environment) Compile(source string) (compiled *Expression, err error) {
 	for _, variable := range e.variables {
 		expression.reads[variable.Name] = parts.identifiers[variableAlias(variable.Name)]
 	}
-	if err := e.checkMinimumCost(expression, parts, checked); err != nil {
+	if err := e.checkMinimumCost(budget, expression, parts, checked); err != nil {
 		return nil, err
 	}
 	return expression, nil
 }
 
 // checkMinimumCost refuses an expression of which it is known that it costs too much before any value is.
-func (e *Environment) checkMinimumCost(expression *Expression, parts *parts, checked *cel.Ast) error {
+func (e *Environment) checkMinimumCost(budget *Budget, expression *Expression, parts *parts, checked *cel.Ast) error {
 	if !slices.Contains(slices.Collect(maps.Values(expression.reads)), true) {
 		// It has the same cost each time.
-		_, cost, err := expression.evaluate(nil, perExpressionCost)
-		if cost >= perExpressionCost {
+		limit := budget.within(perExpressionCost)
+		_, cost, err := expression.evaluate(nil, limit)
+		budget.spend(cost)
+		if cost >= limit {
 			return err
 		}
 		return nil
@@ -186,7 +193,13 @@ func (x *Expression) Reads(variable string) bool { return x.reads[variable] }
 // or nil. An unsigned integer is an int64 if it fits in one, and a float that is not a number, or not finite, is an error.
 // The caller owns the result.
 func (x *Expression) Evaluate(values map[string]any) (any, error) {
-	result, _, err := x.evaluate(values, perExpressionCost)
+	return x.EvaluateWithin(nil, values)
+}
+
+// EvaluateWithin is Evaluate that costs no more than is left of a budget, and takes its cost from that.
+func (x *Expression) EvaluateWithin(budget *Budget, values map[string]any) (any, error) {
+	result, cost, err := x.evaluate(values, budget.within(perExpressionCost))
+	budget.spend(cost)
 	return result, err
 }
 
@@ -206,7 +219,8 @@ func (x *Expression) evaluate(values map[string]any, limit uint64) (result any, 
 	if types.IsUnknownOrError(value) {
 		return nil, 0, x.evaluationError(value)
 	}
-	result, err = native(value)
+	result, size, err := native(value)
+	run.meter.charge(uint64(size) / bytesPerUnit)
 	return result, 0, err
 }
 
@@ -244,14 +258,35 @@ type parts struct {
 	nodes       int
 	identifiers map[string]bool
 	functions   map[string]bool
+	// patternSize is that of the largest regular expression that is written out.
+	patternSize uint64
 	// steps are the sizes of what comprehensions repeat, by the id of their step.
 	steps map[int64]uint64
+	// ranges are the ids of what comprehensions go over.
+	ranges map[int64]bool
+	// keys are the ids of what elements are looked up by, and of the keys of literal maps.
+	keys map[int64]bool
 }
 
 func inspect(tree *ast.AST) *parts {
-	found := &parts{identifiers: map[string]bool{}, functions: map[string]bool{}, steps: map[int64]uint64{}}
+	found := &parts{
+		identifiers: map[string]bool{}, functions: map[string]bool{},
+		steps: map[int64]uint64{}, ranges: map[int64]bool{}, keys: map[int64]bool{},
+	}
 	found.nodes = found.count(ast.NavigateAST(tree))
 	return found
+}
+
+// check refuses what takes CEL long to compile.
+func (p *parts) check() error {
+	if len(p.steps) > maxComprehensions {
+		return fmt.Errorf("has %d comprehensions (all, exists, map, filter, optMap and the like): at most %d are allowed",
+			len(p.steps), maxComprehensions)
+	}
+	if p.patternSize > maxPatternSize {
+		return fmt.Errorf("has too large a regular expression: at most %d states are allowed", maxPatternSize)
+	}
+	return nil
 }
 
 // count returns how many parts an expression has, those of all that is in it included.
@@ -264,11 +299,34 @@ func (p *parts) count(expression ast.NavigableExpr) int {
 	case ast.IdentKind:
 		p.identifiers[strings.TrimPrefix(expression.AsIdent(), ".")] = true
 	case ast.CallKind:
-		p.functions[expression.AsCall().FunctionName()] = true
+		p.countCall(expression.AsCall())
 	case ast.ComprehensionKind:
 		p.steps[expression.AsComprehension().LoopStep().ID()] = uint64(nodes)
+		p.ranges[expression.AsComprehension().IterRange().ID()] = true
+	case ast.MapKind:
+		for _, entry := range expression.AsMap().Entries() {
+			p.keys[entry.AsMapEntry().Key().ID()] = true
+		}
 	}
 	return nodes
+}
+
+func (p *parts) countCall(call ast.CallExpr) {
+	function, args := call.FunctionName(), call.Args()
+	p.functions[function] = true
+	switch {
+	case (function == operators.Index || function == operators.OptIndex) && len(args) == 2:
+		p.keys[args[1].ID()] = true
+	case function == "matches" || function == "find" || function == "findAll":
+		for _, arg := range args {
+			if arg.Kind() != ast.LiteralKind {
+				continue
+			}
+			if pattern, ok := arg.AsLiteral().(types.String); ok {
+				p.patternSize = max(p.patternSize, patternSize(string(pattern)))
+			}
+		}
+	}
 }
 
 func asV2(plan interpreter.Interpretable) interpreter.InterpretableV2 {

@@ -1,6 +1,7 @@
 package expressions
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -24,20 +25,26 @@ func TestEvaluate(t *testing.T) {
 		source string
 		want   any
 	}{
-		"a parameter keeps its type":                       {"params.port", int64(8080)},
-		"a list keeps the types in it":                     {"params.any", []any{int64(1), "two"}},
-		"a parameter without a value is asked for":         {"has(params.on)", false},
-		"a parameter with a value is asked for":            {"has(params.name)", true},
-		"a default stands in for a parameter":              {"params.?on.orValue(true)", true},
-		"what stands in is not evaluated without need":     {"params.?port.orValue(1 / 0)", int64(8080)},
-		"one optional value stands in for another":         {"params.?absent.or(optional.of('x')).value()", "x"},
-		"an optional value that is absent is nil":          {"params.?absent", nil},
-		"an optional value is its value":                   {"params.?name", "cache"},
-		"a label is read":                                  {"pod.metadata.labels['app']", "web"},
-		"labels are a map":                                 {"pod.metadata.labels", map[string]any{"app": "web", "tier": "front"}},
-		"labels that are absent have a default":            {"pod.metadata.?finalizers.orValue([])", []any{}},
-		"containers are searched":                          {"pod.spec.containers.exists(c, c.name == 'proxy')", true},
-		"containers are mapped in order":                   {"pod.spec.containers.map(c, c.image)", []any{"web:1", "proxy:2"}},
+		"a parameter keeps its type":                   {"params.port", int64(8080)},
+		"a list keeps the types in it":                 {"params.any", []any{int64(1), "two"}},
+		"a parameter without a value is asked for":     {"has(params.on)", false},
+		"a parameter with a value is asked for":        {"has(params.name)", true},
+		"a default stands in for a parameter":          {"params.?on.orValue(true)", true},
+		"what stands in is not evaluated without need": {"params.?port.orValue(1 / 0)", int64(8080)},
+		"one optional value stands in for another":     {"params.?absent.or(optional.of('x')).value()", "x"},
+		"an optional value that is absent is nil":      {"params.?absent", nil},
+		"an optional value is its value":               {"params.?name", "cache"},
+		"a label is read":                              {"pod.metadata.labels['app']", "web"},
+		"labels are a map":                             {"pod.metadata.labels", map[string]any{"app": "web", "tier": "front"}},
+		"labels that are absent have a default":        {"pod.metadata.?finalizers.orValue([])", []any{}},
+		"containers are searched":                      {"pod.spec.containers.exists(c, c.name == 'proxy')", true},
+		"containers are mapped in order":               {"pod.spec.containers.map(c, c.image)", []any{"web:1", "proxy:2"}},
+		"keys of a map that is none of a Pod come sorted": {
+			"{'g': 1, 'b': 2, 'f': 3, 'd': 4, 'e': 5, 'c': 6, 'a': 7, 'h': 8}.map(k, k).join('')", "abcdefgh",
+		},
+		"keys for two variables come sorted": {
+			"{'g': 1, 'b': 2, 'f': 3, 'd': 4, 'e': 5, 'c': 6, 'a': 7, 'h': 8}.transformList(k, v, k).join('')", "abcdefgh",
+		},
 		"keys come sorted":                                 {"pod.metadata.labels.map(k, k).join(',')", "app,tier"},
 		"a reserved word is a variable":                    {"namespace.metadata.labels.env", "prod"},
 		"a reserved word in a string is text":              {"'namespace ' + namespace.metadata.labels.env", "namespace prod"},
@@ -178,6 +185,32 @@ func TestEvaluateSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
+func TestEvaluateIsBriefAboutWhatIsLong(t *testing.T) {
+	environment, values := mustEnvironment(t), hostileValues()
+	for _, source := range []string{
+		"{'a': 1}[pod.metadata.annotations.short]", "ip(pod.metadata.annotations.long)", "quantity(pod.metadata.annotations.long)",
+		"int(pod.metadata.annotations.digits)",
+	} {
+		expression, err := environment.Compile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := expression.Evaluate(values); err == nil || len(err.Error()) > 500 {
+			t.Errorf("%s: %d bytes: %.500v", source, len(fmt.Sprint(err)), err)
+		}
+	}
+}
+
+func TestEvaluateChargesForResults(t *testing.T) {
+	expression, err := mustEnvironment(t).Compile("pod.spec")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, cost, err := expression.evaluate(hostileValues(), perExpressionCost); err == nil || cost < maxResultSize/bytesPerUnit {
+		t.Errorf("cost %d, %v", cost, err)
+	}
+}
+
 func TestEvaluateBoundsTheResult(t *testing.T) {
 	values := map[string]any{"pod": map[string]any{"text": strings.Repeat("a", maxResultSize)}}
 	expression, err := mustEnvironment(t).Compile("pod")
@@ -208,6 +241,52 @@ func TestReads(t *testing.T) {
 		if got := expression.Reads(variable); got != want {
 			t.Errorf("Reads(%q) = %t", variable, got)
 		}
+	}
+}
+
+func TestSelects(t *testing.T) {
+	environment := mustEnvironment(t)
+	for source, want := range map[string]bool{
+		"pod.metadata.name":                                            true,
+		"pod.metadata['name']":                                         true,
+		"pod['metadata'].name":                                         true,
+		"pod.?metadata.?name.orValue('')":                              true,
+		"pod.metadata[?'name'].orValue('')":                            true,
+		"pod[?'metadata'].orValue({}).name":                            true,
+		"pod.?metadata.optMap(m, m.name).orValue('')":                  true,
+		"has(pod.metadata.name)":                                       true,
+		"'name' in pod.metadata":                                       true,
+		"dyn(pod).metadata.name.size()":                                true,
+		"[1].exists(i, pod.metadata.name == string(i))":                true,
+		"pod.metadata.name.exists(pod, true)":                          true,
+		"params.any.map(x, x + 1) == [1] && pod.metadata . name == ''": true,
+		"'pod.metadata.name'":                                          false,
+		"pod.metadata.namespace":                                       false,
+		"pod.metadata.names":                                           false,
+		"pod.metadata.labels.name":                                     false,
+		"pod.metadata.labels['pod.metadata.name']":                     false,
+		"pod.spec.containers.exists(c, c.name == 'x')":                 false,
+		"pod.spec.containers.exists(pod, pod.metadata.name == 'x')":    false,
+		"namespace.metadata.name":                                      false,
+		"pod.metadata":                                                 false,
+		"1 + 1":                                                        false,
+	} {
+		t.Run(source, func(t *testing.T) {
+			expression, err := environment.Compile(source)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := expression.Selects("pod", "metadata", "name"); got != want {
+				t.Errorf("got %t", got)
+			}
+		})
+	}
+	expression, err := environment.Compile("namespace.metadata.name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !expression.Selects("namespace", "metadata", "name") {
+		t.Error("a variable whose name CEL reserves is not found")
 	}
 }
 

@@ -23,6 +23,15 @@ var hostile = []string{
 	nestedLoops("1"), "lists.range(1000000).map(x, x)", "lists.range(params.port).map(x, lists.range(x))",
 	"'aaaaaaaaaaaaaaaaaaaaaaaaaaaa'.matches('(a*)*(a|aa)+$')", "'x'.matches('((((x{10}){10}){10}){10})')", "'%.999999999f'.format([1.0])",
 	"quantity('1e-2147483648')", "pod.spec.containers.map(c, c.image.split('')).flatten().join('x')", "duration('999999h') + timestamp('9999-12-31T00:00:00Z')",
+	"pod.metadata.annotations.long.indexOf(pod.metadata.annotations.half)", "pod.metadata.annotations.long.findAll('(a|b)*c|a|b')",
+	"lists.range(99).all(i, pod.metadata.annotations.runes.size() > i)",
+	"lists.range(99).all(i, pod.metadata.labels.exists(k, true))",
+	"lists.range(99).all(i, [1].transformMapEntry(k, v, namespace.metadata.labels).size() > i)",
+	"lists.range(99).all(i, namespace.metadata.labels[?pod.metadata.annotations.million].hasValue())",
+	"'a'.matches(pod.metadata.annotations.classes)", "semver(pod.metadata.annotations.version)",
+	"url(pod.metadata.annotations.query).getQuery()",
+	"'%s'.format([namespace.metadata.labels])", "pod.spec.containers.map(c, c.env.map(e, e.name))",
+	"pod[?'metadata'].orValue({}).name",
 	"pod.?metadata.?labels[?'app'].optMap(v, v + v).orValue('')", "pod.metadata.labels.transformMap(k, v, v)", "b'\\xff'", "string(b'\\xff')", "`x`", "r'\\'",
 }
 
@@ -34,11 +43,12 @@ func FuzzCompile(f *testing.F) {
 		f.Add(source)
 	}
 	environment := mustEnvironment(f)
-	values := testValues()
+	values := hostileValues()
 	f.Fuzz(func(t *testing.T, source string) {
 		start := time.Now()
 		expression, err := environment.Compile(source)
 		if err == nil {
+			_ = expression.Selects("pod", "metadata", "name")
 			var result any
 			var cost uint64
 			if result, cost, err = expression.evaluate(values, perExpressionCost); err == nil && sizeOfJSON(result) > 16*maxResultSize {

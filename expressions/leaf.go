@@ -106,6 +106,9 @@ func (l *leaf) evaluateWhole(values map[string]any, limit uint64) (any, uint64, 
 	if l.rules.DoubleDollar {
 		result = doubleDollars(result)
 	}
+	if l.rules.DoubleDollarIn != "" {
+		doubleDollarsIn(result, l.rules.DoubleDollarIn)
+	}
 	return result, cost, nil
 }
 
@@ -195,6 +198,24 @@ func doubleDollars(result any) any {
 		}
 	}
 	return result
+}
+
+// doubleDollarsIn doubles dollars in what stands under a key, wherever that is.
+func doubleDollarsIn(result any, key string) {
+	switch value := result.(type) {
+	case []any:
+		for i := range value {
+			doubleDollarsIn(value[i], key)
+		}
+	case map[string]any:
+		for name := range value {
+			if name == key {
+				value[name] = doubleDollars(value[name])
+			} else {
+				doubleDollarsIn(value[name], key)
+			}
+		}
+	}
 }
 
 // stringLiterals returns the strings that an expression spells out.

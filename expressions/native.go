@@ -25,10 +25,11 @@ var (
 	errResultDepth = fmt.Errorf("yields what nests deeper than %d levels", maxResultDepth)
 )
 
-// native returns a value as JSON has it.
-func native(value ref.Val) (any, error) {
+// native returns a value as JSON has it, and about how many bytes of that were made, also where it fails.
+func native(value ref.Val) (result any, size int, err error) {
 	converter := converter{left: maxResultSize}
-	return converter.convert(value, 0)
+	result, err = converter.convert(value, 0)
+	return result, maxResultSize - max(converter.left, 0), err
 }
 
 // converter counts down the bytes that a result may have.
@@ -103,6 +104,9 @@ func (c *converter) text(value string) (any, error) {
 }
 
 func (c *converter) object(value traits.Mapper, depth int) (any, error) {
+	if size, ok := value.Size().(types.Int); ok && int(size) > c.left {
+		return nil, errResultSize // before all keys are sorted
+	}
 	object := map[string]any{}
 	for iterator := value.Iterator(); iterator.HasNext() == types.True; {
 		key := iterator.Next()

@@ -15,6 +15,8 @@ const maxExpressions = 256
 type LeafRules struct {
 	// DoubleDollar doubles each $ in what expressions yield, for the kubelet expands $(NAME) there.
 	DoubleDollar bool
+	// DoubleDollarIn does so only in what stands under this key, where an expression yields a list or an object.
+	DoubleDollarIn string
 	// NoLeadingDash refuses a value that begins with what an expression yields, and that with a dash, unless the expression
 	// spells it out as a string: a program would take it for a flag.
 	NoLeadingDash bool
@@ -25,6 +27,8 @@ type TemplateOptions struct {
 	// Rules returns how an expression is treated at a place, given as the keys and indices that lead there, or why there may
 	// be none.
 	Rules func(path []string) (LeafRules, error)
+	// Check says why an expression may not stand in the template. Nil: all may.
+	Check func(expression *Expression) error
 	// Early are the variables whose values Bind gets.
 	Early []string
 }
@@ -41,7 +45,7 @@ type Template struct {
 
 // CompileTemplate compiles all expressions in the strings of a JSON value. Everything that is wrong is reported, under path.
 func (e *Environment) CompileTemplate(document any, path *field.Path, options TemplateOptions) (*Template, field.ErrorList) {
-	compiler := &templateCompiler{environment: e, options: options, template: &Template{}}
+	compiler := &templateCompiler{environment: e, options: options, template: &Template{}, budget: NewBudget(templateCost)}
 	compiler.template.root = compiler.compile(document, path, nil)
 	if compiler.expressions > maxExpressions {
 		compiler.errs = append(compiler.errs, field.TooMany(path, compiler.expressions, maxExpressions))
@@ -69,7 +73,9 @@ type templateCompiler struct {
 	options     TemplateOptions
 	template    *Template
 	expressions int
-	errs        field.ErrorList
+	// budget is what all expressions may cost that read nothing.
+	budget *Budget
+	errs   field.ErrorList
 }
 
 func (c *templateCompiler) compile(document any, path *field.Path, at []string) *node {
@@ -138,10 +144,15 @@ func (c *templateCompiler) compileLeaf(parts []part, path *field.Path, at []stri
 			if c.expressions > maxExpressions {
 				continue
 			}
-			expression, err := c.environment.Compile(piece.source)
+			expression, err := c.environment.compile(c.budget, piece.source)
 			if err != nil {
 				c.errs = append(c.errs, field.Invalid(path, piece.written(), err.Error()))
 				continue
+			}
+			if c.options.Check != nil {
+				if err := c.options.Check(expression); err != nil {
+					c.errs = append(c.errs, field.Forbidden(path, err.Error()))
+				}
 			}
 			piece.compiled = expression
 			piece.literals = stringLiterals(expression)

@@ -11,10 +11,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// rules double dollars in env, refuse dashes in args, and expressions in names.
+// rules double dollars in env and below mounts in subPath, refuse dashes in args, and expressions in names.
 func rules(path []string) (LeafRules, error) {
 	if slices.Contains(path, "name") {
 		return LeafRules{}, errors.New("a name holds no expression")
+	}
+	if slices.Contains(path, "mounts") {
+		return LeafRules{DoubleDollarIn: "subPath"}, nil
 	}
 	return LeafRules{DoubleDollar: slices.Contains(path, "env"), NoLeadingDash: slices.Contains(path, "args")}, nil
 }
@@ -53,25 +56,29 @@ func TestRender(t *testing.T) {
 			object{"a": int64(1), "b": []any{true, nil, 1.5, "text"}, "c": object{}},
 			object{"a": int64(1), "b": []any{true, nil, 1.5, "text"}, "c": object{}},
 		},
-		"one expression keeps its type":               {"${params.port}", int64(8080)},
-		"a text with an expression is a text":         {"port ${params.port}", "port 8080"},
-		"a space makes a text":                        {" ${params.port}", " 8080"},
-		"numbers and booleans are text":               {"${1}${2.5}${true}${'x'}", "12.5truex"},
-		"early and late in one text":                  {"${params.port}-${pod.metadata.name}", "8080-web-0"},
-		"nil drops a key":                             {object{"a": "${null}", "b": "${params.?absent}", "c": "x"}, object{"c": "x"}},
-		"nil drops an element":                        {[]any{"${null}", "x", "${pod.?no}"}, []any{"x"}},
-		"a literal dollar and brace":                  {"$${params.port} ${params.port}", "${params.port} 8080"},
-		"two dollars before a brace":                  {"$$${x}", "$${x}"},
-		"other dollars are text":                      {"$(HOME) $X $ $$ }", "$(HOME) $X $ $$ }"},
-		"braces in an expression":                     {"${{'a': {'b': 1}}['a']['b']}", int64(1)},
-		"a brace in a string":                         {`${'}' + "}\"}" + r'\' + '''}'}'''}`, `}}"}\}'}`},
-		"a brace in a string of three quotes":         {"${\"\"\"}\"}\n\"\"\"}", "}\"}\n"},
-		"a brace in bytes":                            {`${string(b'}') + string(br'}\')}`, `}}\`},
-		"a brace in a comment":                        {"${1 // }\n + 1}", int64(2)},
-		"a dollar that is yielded is doubled in env":  {object{"env": "${params.name}"}, object{"env": "$$(HOME)"}},
-		"a dollar that is written is not":             {object{"env": "$(A) ${params.name} $(B)"}, object{"env": "$(A) $$(HOME) $(B)"}},
-		"a dollar elsewhere is not":                   {object{"label": "${params.name}"}, object{"label": "$(HOME)"}},
-		"dollars are doubled in what a result holds":  {object{"env": "${params.any}"}, object{"env": object{"a": []any{"$$(X)", "-x"}}}},
+		"one expression keeps its type":              {"${params.port}", int64(8080)},
+		"a text with an expression is a text":        {"port ${params.port}", "port 8080"},
+		"a space makes a text":                       {" ${params.port}", " 8080"},
+		"numbers and booleans are text":              {"${1}${2.5}${true}${'x'}", "12.5truex"},
+		"early and late in one text":                 {"${params.port}-${pod.metadata.name}", "8080-web-0"},
+		"nil drops a key":                            {object{"a": "${null}", "b": "${params.?absent}", "c": "x"}, object{"c": "x"}},
+		"nil drops an element":                       {[]any{"${null}", "x", "${pod.?no}"}, []any{"x"}},
+		"a literal dollar and brace":                 {"$${params.port} ${params.port}", "${params.port} 8080"},
+		"two dollars before a brace":                 {"$$${x}", "$${x}"},
+		"other dollars are text":                     {"$(HOME) $X $ $$ }", "$(HOME) $X $ $$ }"},
+		"braces in an expression":                    {"${{'a': {'b': 1}}['a']['b']}", int64(1)},
+		"a brace in a string":                        {`${'}' + "}\"}" + r'\' + '''}'}'''}`, `}}"}\}'}`},
+		"a brace in a string of three quotes":        {"${\"\"\"}\"}\n\"\"\"}", "}\"}\n"},
+		"a brace in bytes":                           {`${string(b'}') + string(br'}\')}`, `}}\`},
+		"a brace in a comment":                       {"${1 // }\n + 1}", int64(2)},
+		"a dollar that is yielded is doubled in env": {object{"env": "${params.name}"}, object{"env": "$$(HOME)"}},
+		"a dollar that is written is not":            {object{"env": "$(A) ${params.name} $(B)"}, object{"env": "$(A) $$(HOME) $(B)"}},
+		"a dollar elsewhere is not":                  {object{"label": "${params.name}"}, object{"label": "$(HOME)"}},
+		"dollars are doubled in what a result holds": {object{"env": "${params.any}"}, object{"env": object{"a": []any{"$$(X)", "-x"}}}},
+		"dollars are doubled below one key alone": {
+			object{"mounts": "${[{'subPath': '$(X)', 'path': '$(X)'}]}"},
+			object{"mounts": []any{object{"subPath": "$$(X)", "path": "$(X)"}}},
+		},
 		"a dash that is spelt out is allowed":         {object{"args": []any{"${params.port > 1 ? '-v' : ''}"}}, object{"args": []any{"-v"}}},
 		"a dash after text is allowed":                {object{"args": []any{"x=${'-' + 'v'}", "--${'-' + 'v'}"}}, object{"args": []any{"x=-v", "---v"}}},
 		"a list of what is spelt out is allowed":      {object{"args": "${['-a', 'b']}"}, object{"args": []any{"-a", "b"}}},
@@ -128,7 +135,10 @@ func TestTemplateSaysWhatIsWrong(t *testing.T) {
 		"too many expressions":   {slices.Repeat([]any{"${1}"}, 300), []string{"template: Too many: 300: must have at most 256 items"}},
 		"too many in one string": {strings.Repeat("${1}", 300), []string{"template: Too many: 300"}},
 		"much text":              {slices.Repeat([]any{"${pod.metadata.labels.map(l, '" + strings.Repeat("a", 4000) + "')[0] + params.name}"}, 250), []string{"Too long: may not be more than 524288 bytes"}},
-		"a nest":                 {nestedDocument(200), []string{"nests deeper than 100 levels"}},
+		"much work that is always the same": {
+			slices.Repeat([]any{"${lists.range(9000).size() == 1}"}, 20), []string{"left of what all expressions may cost together"},
+		},
+		"a nest": {nestedDocument(200), []string{"nests deeper than 100 levels"}},
 		"much work": {slices.Repeat([]any{"${lists.range(params.port / 20).map(i, pod).size()}"}, 50), []string{
 			"costs more than",
 		}},
@@ -178,6 +188,38 @@ func TestBindEvaluatesWhatIsEarly(t *testing.T) {
 	want := map[string]any{"early": int64(1), "late": "web-0", "both": "cache-web-0", "none": int64(2)}
 	if diff := cmp.Diff(want, bound.Render(leaves)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestRenderEarlyLeavesTheOthersOpen(t *testing.T) {
+	template, errs := compileTemplate(t, map[string]any{
+		"early": "${params.port}", "late": "${pod.metadata.name}", "text": "x${namespace.metadata.name}",
+		"list": []any{"${null}", "${pod.metadata.name}", "last"},
+	})
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	bound, errs := template.Bind(map[string]any{"params": map[string]any{"port": int64(1)}})
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	want := map[string]any{"early": int64(1), "late": Open{}, "text": Open{}, "list": []any{Open{}, "last"}}
+	if diff := cmp.Diff(want, bound.RenderEarly()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestCheckRefusesExpressions(t *testing.T) {
+	refuse := func(expression *Expression) error {
+		if expression.Selects("pod", "metadata", "name") {
+			return errors.New("reads the name of " + expression.Source())
+		}
+		return nil
+	}
+	document := map[string]any{"a": "${params.port} ${pod.metadata.name}", "b": "${pod.spec}"}
+	_, errs := mustEnvironment(t).CompileTemplate(document, field.NewPath("template"), TemplateOptions{Check: refuse})
+	if len(errs) != 1 || errs[0].Error() != "template.a: Forbidden: reads the name of pod.metadata.name" {
+		t.Error(errs)
 	}
 }
 

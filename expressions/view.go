@@ -153,6 +153,8 @@ type source interface {
 	// keys are sorted.
 	keys() []string
 	size() int
+	// work is how much is looked at to know the keys.
+	work() int
 }
 
 // stringMap reads a map of strings.
@@ -166,6 +168,7 @@ func (s stringMap) find(key string) (ref.Val, bool) {
 func (s stringMap) keys() []string { return slices.Sorted(maps.Keys(s)) }
 
 func (s stringMap) size() int { return len(s) }
+func (s stringMap) work() int { return len(s) }
 
 // reflectedMap reads another map whose keys are strings.
 type reflectedMap struct{ value reflect.Value }
@@ -188,6 +191,7 @@ func (r reflectedMap) keys() []string {
 }
 
 func (r reflectedMap) size() int { return r.value.Len() }
+func (r reflectedMap) work() int { return r.value.Len() }
 
 // structSource reads a struct by the names of its fields in JSON.
 type structSource struct {
@@ -226,6 +230,8 @@ func (s structSource) size() int {
 	}
 	return size
 }
+
+func (s structSource) work() int { return len(s.table.fields) }
 
 // fieldTable is what is known of a struct's type.
 type fieldTable struct {

@@ -23,7 +23,7 @@ const noTokenVolume = "no-token"
 type Hardening struct {
 	// HideToken says that the API server would mount the ServiceAccount's token into them.
 	HideToken bool
-	// Guaranteed says that the Pod's QoS class is, and is to stay so.
+	// Guaranteed says that the Pod's QoS class is, by the resources of its containers, and is to stay so.
 	Guaranteed bool
 }
 
@@ -58,9 +58,7 @@ func harden(fragment *weave.Fragment, hardening Hardening) {
 				Name: volume, MountPath: serviceAccountPath, ReadOnly: true,
 			})
 		}
-		if hardening.Guaranteed {
-			container.Resources.Requests = container.Resources.Limits
-		}
+		keepGuaranteed(&container.Resources, hardening)
 	}
 }
 
@@ -76,9 +74,30 @@ func restricted() *corev1.SecurityContext {
 	}
 }
 
-// isGuaranteed tells whether the Pod's QoS class is Guaranteed: every container has limits for CPU and memory, and its requests,
-// where they are set, equal them.
+// keepGuaranteed sets the requests to the limits where the Pod is Guaranteed. Requests without a limit, which the class does not follow
+// from, are left alone.
+func keepGuaranteed(requirements *corev1.ResourceRequirements, hardening Hardening) {
+	if !hardening.Guaranteed {
+		return
+	}
+	for name := range requirements.Limits {
+		setQuantity(&requirements.Requests, name, requirements.Limits[name].DeepCopy())
+	}
+}
+
+// HasPodResources tells whether a Pod sets resources for all its containers together. Its QoS class follows from those alone, as for
+// the kubelet (ComputePodQOS in k8s.io/kubernetes/pkg/apis/core/v1/helper/qos).
+func HasPodResources(pod *corev1.Pod) bool {
+	own := pod.Spec.Resources
+	return own != nil && len(own.Requests)+len(own.Limits) > 0
+}
+
+// isGuaranteed tells whether the containers of the Pod make its QoS class Guaranteed: every one has limits for CPU and memory, and its
+// requests, where they are set, equal them. They do not where the Pod has resources of its own.
 func isGuaranteed(pod *corev1.Pod) bool {
+	if HasPodResources(pod) {
+		return false
+	}
 	guaranteed := func(containers []corev1.Container) bool {
 		for i := range containers {
 			for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {

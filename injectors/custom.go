@@ -32,7 +32,7 @@ type Custom struct {
 	template           *expressions.Template
 	containers         []string
 	ports              []parameterPort
-	fixedPorts         []int64
+	fixedPorts         []fixedPort
 }
 
 // CompileCustom compiles the custom pattern of the profile of a name, in a namespace or "". Everything that is wrong is reported.
@@ -56,9 +56,10 @@ func CompileCustom(name, namespace string, spec *v1alpha1.Custom, path *field.Pa
 	}
 	places := &places{document: document}
 	template, wrong := environment.CompileTemplate(document, path, expressions.TemplateOptions{
-		Rules: places.rules, Early: []string{"params", "profile"},
+		Rules: places.rules, Check: checkExpression, Early: []string{"params", "profile"},
 	})
 	errs = append(errs, wrong...)
+	errs = append(errs, places.checkVariables(path)...)
 	errs = append(errs, c.compileStatic(document, places, path)...)
 	if len(errs) > 0 {
 		return nil, errs
@@ -79,11 +80,13 @@ func readTemplate(raw []byte, path *field.Path) (map[string]any, *field.Error) {
 	if err := utiljson.Unmarshal(raw, &document); err != nil {
 		return nil, field.Invalid(path, field.OmitValueType{}, "must be an object: "+err.Error())
 	}
-	if len(document) == 0 {
-		return nil, field.Required(path, "write what is added: containers, initContainers, volumes, app, labels, annotations, "+
-			"imagePullSecrets or hostAliases")
-	}
 	return document, nil
+}
+
+// nothingAdded is what is wrong with a template of nothing.
+func nothingAdded(path *field.Path) *field.Error {
+	return field.Required(path, "write what is added: containers, initContainers, volumes, app, labels, annotations, "+
+		"imagePullSecrets or hostAliases")
 }
 
 // tooManyItems comes before all else: of 500 containers one problem is enough.
@@ -140,28 +143,26 @@ func (c *Custom) compileStatic(document any, places *places, path *field.Path) f
 	template.allContainers(path, func(container *corev1.Container, _ *field.Path, _ bool) {
 		c.containers = append(c.containers, v1alpha1.ReservedName(c.profile, container.Name))
 	})
+	if len(walk.errs) == 0 && len(walk.unknown) == 0 && template.isEmpty() {
+		return field.ErrorList{nothingAdded(path)}
+	}
 	return append(walk.errs, check.errs...)
 }
 
-// tryOut evaluates what needs no Pod, if no Pod has to give a parameter.
+// tryOut evaluates what needs no Pod, if no Pod has to give a parameter, and checks what comes of it, with the rest left open.
 func (c *Custom) tryOut(path *field.Path) field.ErrorList {
 	if slices.ContainsFunc(c.parameters, func(p parameter) bool { return p.required }) {
 		return nil
 	}
-	values := c.defaults()
-	bound, errs := c.template.Bind(c.variables(values))
-	if len(errs) > 0 || c.template.Reads("pod") || c.template.Reads("namespace") {
-		return errs
-	}
-	leaves, errs := bound.Evaluate(nil)
+	bound, errs := c.template.Bind(c.variables(c.defaults()))
 	if len(errs) > 0 {
 		return errs
 	}
-	_, errs = c.decode(bound.Render(leaves), path)
+	_, errs = c.decode(bound.RenderEarly(), path)
 	return errs
 }
 
-// decode holds a template whose expressions have their values to what a Pod can hold.
+// decode holds a template whose expressions have their values, or are open, to what a Pod can hold.
 func (c *Custom) decode(rendered any, path *field.Path) (*customTemplate, field.ErrorList) {
 	walk := &shapeWalk{}
 	value := walk.value(rendered, templateShape(), path, nil)
@@ -172,7 +173,7 @@ func (c *Custom) decode(rendered any, path *field.Path) (*customTemplate, field.
 	if err != nil {
 		return nil, field.ErrorList{field.Invalid(path, field.OmitValueType{}, err.Error())}
 	}
-	check := &templateCheck{profile: c.profile}
+	check := &templateCheck{profile: c.profile, unknown: walk.unknown}
 	check.template(template, path)
 	return template, check.errs
 }
@@ -201,6 +202,10 @@ func (c *Custom) Parse(name, text string) (any, error) {
 
 // Containers returns the names of all containers that the pattern adds, as they are in the Pod.
 func (c *Custom) Containers() []string { return slices.Clone(c.containers) }
+
+// ReadsPod tells whether any expression reads the Pod or its namespace. Where none does, the values of the parameters decide what
+// the pattern adds.
+func (c *Custom) ReadsPod() bool { return c.template.Reads("pod") || c.template.Reads("namespace") }
 
 func (c *Custom) defaults() map[string]any {
 	values := map[string]any{}
@@ -262,9 +267,14 @@ func (b *BoundCustom) Values() map[string]any { return b.values }
 
 // Evaluate evaluates the template for a Pod and its namespace: views as expressions see them.
 func (b *BoundCustom) Evaluate(pod, namespace any) (*CustomResult, []Problem) {
+	return b.EvaluateWithin(nil, pod, namespace)
+}
+
+// EvaluateWithin is Evaluate that costs no more than is left of a budget, and takes its cost from that.
+func (b *BoundCustom) EvaluateWithin(budget *expressions.Budget, pod, namespace any) (*CustomResult, []Problem) {
 	values := b.custom.variables(b.values)
 	values["pod"], values["namespace"] = pod, namespace
-	leaves, errs := b.bound.Evaluate(values)
+	leaves, errs := b.bound.EvaluateWithin(budget, values)
 	if len(errs) > 0 {
 		return nil, b.custom.problems(ReasonExpressionFailed, errs)
 	}

@@ -19,8 +19,10 @@ import (
 )
 
 // imageReference is the form of an image.
-var imageReference = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]*(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*` +
-	`(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[a-f0-9]{64})?$`)
+var imageReference = regexp.MustCompile(
+	`^([a-zA-Z0-9][a-zA-Z0-9._-]*(:[0-9]{1,5})?|\[[0-9a-fA-F:]{2,39}\](:[0-9]{1,5})?/[a-z0-9]+([._-]+[a-z0-9]+)*)` +
+		`(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?` +
+		`(@(sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128}))?$`)
 
 // templateCheck finds what the API server would refuse of a template, and what no profile may add. It is no full copy of the API
 // server's validation: it finds what people get wrong, where they wrote it, and not in a Pod that cannot be created.
@@ -31,7 +33,12 @@ type templateCheck struct {
 	errs    field.ErrorList
 }
 
+// invalid reports a value that is wrong, unless an expression yields it: what stands there is no more than a placeholder.
 func (c *templateCheck) invalid(path *field.Path, value any, detail string) {
+	at := path.String()
+	if slices.ContainsFunc(c.unknown, func(unknown string) bool { return isWithin(at, unknown) }) {
+		return
+	}
 	if text, ok := value.(string); ok {
 		value = shortened(text)
 	}
@@ -51,12 +58,14 @@ func (c *templateCheck) required(path *field.Path, detail string) {
 
 // isOpen tells whether an expression stands at a path, above it or below it.
 func (c *templateCheck) isOpen(path *field.Path) bool {
-	within := func(a, b string) bool {
-		rest, ok := strings.CutPrefix(a, b)
-		return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
-	}
 	at := path.String()
-	return slices.ContainsFunc(c.unknown, func(unknown string) bool { return within(at, unknown) || within(unknown, at) })
+	return slices.ContainsFunc(c.unknown, func(unknown string) bool { return isWithin(at, unknown) || isWithin(unknown, at) })
+}
+
+// isWithin tells whether a path is another or leads on from it.
+func isWithin(path, other string) bool {
+	rest, ok := strings.CutPrefix(path, other)
+	return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
 func (c *templateCheck) template(t *customTemplate, path *field.Path) {

@@ -45,12 +45,7 @@ func hardenCustom(fragment *weave.Fragment, hardening Hardening) {
 // setResources sets requests and limits, and keeps a Guaranteed Pod so.
 func setResources(requirements *corev1.ResourceRequirements, hardening Hardening) {
 	resources{cpuRequest: "10m", cpuLimit: "500m", memoryRequest: "32Mi", memoryLimit: "128Mi"}.fill(requirements)
-	if !hardening.Guaranteed {
-		return
-	}
-	for name := range requirements.Limits {
-		setQuantity(&requirements.Requests, name, requirements.Limits[name].DeepCopy())
-	}
+	keepGuaranteed(requirements, hardening)
 }
 
 // tightened fills what a security context leaves open.

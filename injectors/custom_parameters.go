@@ -7,14 +7,15 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -25,6 +26,11 @@ import (
 const (
 	// defaultMaxLength is the most characters of a string parameter that declares no maxLength.
 	defaultMaxLength = 4096
+	// maxMatching bounds the work of a parameter's pattern: its states times the most characters of a value. One of both takes
+	// about five nanoseconds.
+	maxMatching = 4 << 20
+	// maxAllMatching bounds that of all patterns of a profile, and that of all values that the profile holds.
+	maxAllMatching = 4 * maxMatching
 	// maxScalarLength is the longest text that is read as an integer, a boolean, a quantity or a duration.
 	maxScalarLength = 40
 )
@@ -49,6 +55,7 @@ type parameter struct {
 	standard         any // the default, nil if there is none
 	enum             []any
 	pattern          *regexp.Regexp
+	states           int // of the pattern
 	minimum, maximum any
 	minLength        int
 	maxLength        int
@@ -57,13 +64,14 @@ type parameter struct {
 // compileParameters returns the parameters, sorted by name.
 func compileParameters(declared []v1alpha1.Parameter, path *field.Path) ([]parameter, field.ErrorList) {
 	var errs field.ErrorList
+	compiler := &parameterCompiler{}
 	parameters := make([]parameter, 0, len(declared))
 	for i := range declared {
 		if slices.ContainsFunc(parameters, func(p parameter) bool { return p.name == declared[i].Name }) {
 			errs = append(errs, field.Duplicate(path.Index(i).Child("name"), shortened(declared[i].Name)))
 			continue
 		}
-		compiled, wrong := compileParameter(&declared[i], path.Index(i))
+		compiled, wrong := compiler.compile(&declared[i], path.Index(i))
 		errs = append(errs, wrong...)
 		parameters = append(parameters, compiled)
 	}
@@ -71,7 +79,13 @@ func compileParameters(declared []v1alpha1.Parameter, path *field.Path) ([]param
 	return parameters, errs
 }
 
-func compileParameter(declared *v1alpha1.Parameter, path *field.Path) (parameter, field.ErrorList) {
+// parameterCompiler knows how much work the patterns of a profile make.
+type parameterCompiler struct {
+	// matching is that of the longest values, and held that of the values which the profile itself holds.
+	matching, held int
+}
+
+func (c *parameterCompiler) compile(declared *v1alpha1.Parameter, path *field.Path) (parameter, field.ErrorList) {
 	p := parameter{name: declared.Name, kind: declared.Type, required: declared.Required, maxLength: defaultMaxLength}
 	if p.kind == "" {
 		p.kind = v1alpha1.ParameterString
@@ -85,12 +99,13 @@ func compileParameter(declared *v1alpha1.Parameter, path *field.Path) (parameter
 	}
 	errs = append(errs, p.checkOptions(declared, path)...)
 	errs = append(errs, p.setLengths(declared, path)...)
+	errs = append(errs, c.setPattern(&p, declared, path.Child("pattern"))...)
 	errs = append(errs, p.setBounds(declared, path)...)
-	errs = append(errs, p.setEnum(declared, path)...)
+	errs = append(errs, c.setEnum(&p, declared, path)...)
 	if declared.Default != nil && len(declared.Default.Raw) > 0 {
 		value, err := p.fromJSON(declared.Default.Raw)
 		if err == nil {
-			err = p.check(value)
+			err = c.check(&p, value)
 		}
 		if err != nil {
 			errs = append(errs, field.Invalid(path.Child("default"), shortened(string(declared.Default.Raw)), err.Error()))
@@ -138,14 +153,6 @@ func (p *parameter) setLengths(declared *v1alpha1.Parameter, path *field.Path) (
 	if p.kind != v1alpha1.ParameterString {
 		return nil
 	}
-	if declared.Pattern != "" {
-		pattern, err := regexp.Compile(declared.Pattern)
-		if err != nil {
-			errs = append(errs, field.Invalid(path.Child("pattern"), shortened(declared.Pattern),
-				"is no regular expression (RE2): "+err.Error()))
-		}
-		p.pattern = pattern
-	}
 	if declared.MinLength != nil {
 		p.minLength = int(*declared.MinLength)
 	}
@@ -158,17 +165,60 @@ func (p *parameter) setLengths(declared *v1alpha1.Parameter, path *field.Path) (
 	return errs
 }
 
+// setPattern compiles the pattern of a string, if matching it is not too much work.
+func (c *parameterCompiler) setPattern(p *parameter, declared *v1alpha1.Parameter, path *field.Path) field.ErrorList {
+	if p.kind != v1alpha1.ParameterString || declared.Pattern == "" {
+		return nil
+	}
+	refuse := func(detail string, args ...any) field.ErrorList {
+		return field.ErrorList{field.Invalid(path, shortened(declared.Pattern), fmt.Sprintf(detail, args...))}
+	}
+	if _, err := syntax.Parse(declared.Pattern, syntax.Perl); err != nil {
+		return refuse("is no regular expression (RE2): %v", err)
+	}
+	states := max(1, int(expressions.PatternSize(declared.Pattern)))
+	if states > maxMatching/max(1, p.maxLength) {
+		return refuse("has %d states, which takes long to match with %d characters: set maxLength to at most %d, or repeat less",
+			states, p.maxLength, maxMatching/states)
+	}
+	if c.matching += states * p.maxLength; c.matching > maxAllMatching {
+		return refuse("is one too many of patterns that take long to match: set maxLength of the parameters, so that the states of "+
+			"each pattern times maxLength are at most %d together", maxAllMatching)
+	}
+	pattern, err := regexp.Compile(declared.Pattern)
+	if err != nil {
+		return refuse("is no regular expression (RE2): %v", err)
+	}
+	p.pattern, p.states = pattern, states
+	return nil
+}
+
+// check is the parameter's, of a value that the profile holds.
+func (c *parameterCompiler) check(p *parameter, value any) error {
+	text, isText := value.(string)
+	if isText && CheckText(text) != nil {
+		return CheckText(text)
+	}
+	if isText && p.pattern != nil && len(text) <= utf8.UTFMax*p.maxLength {
+		if c.held += p.states * len(text); c.held > maxAllMatching {
+			return fmt.Errorf("%q is one too many of the values that are long to match with their patterns: write fewer, or shorter ones",
+				shortened(text))
+		}
+	}
+	return p.check(value)
+}
+
 func (p *parameter) setBounds(declared *v1alpha1.Parameter, path *field.Path) (errs field.ErrorList) {
 	if p.kind == v1alpha1.ParameterString || p.kind == v1alpha1.ParameterBoolean {
 		return nil
 	}
-	read := func(bound *intstr.IntOrString, option string) any {
-		if bound == nil {
+	read := func(bound *apiextensionsv1.JSON, option string) any {
+		if bound == nil || len(bound.Raw) == 0 {
 			return nil
 		}
-		value, err := p.fromText(bound.String())
+		value, err := p.fromJSON(bound.Raw)
 		if err != nil {
-			errs = append(errs, field.Invalid(path.Child(option), shortened(bound.String()), err.Error()))
+			errs = append(errs, field.Invalid(path.Child(option), shortened(string(bound.Raw)), err.Error()))
 		}
 		return value
 	}
@@ -181,7 +231,7 @@ func (p *parameter) setBounds(declared *v1alpha1.Parameter, path *field.Path) (e
 }
 
 // setEnum wants values that are distinct and could be given.
-func (p *parameter) setEnum(declared *v1alpha1.Parameter, path *field.Path) (errs field.ErrorList) {
+func (c *parameterCompiler) setEnum(p *parameter, declared *v1alpha1.Parameter, path *field.Path) (errs field.ErrorList) {
 	if p.kind == v1alpha1.ParameterBoolean {
 		return nil
 	}
@@ -190,7 +240,7 @@ func (p *parameter) setEnum(declared *v1alpha1.Parameter, path *field.Path) (err
 		at, raw := path.Child("enum").Index(i), declared.Enum[i].Raw
 		value, err := p.fromJSON(raw)
 		if err == nil {
-			err = p.check(value)
+			err = c.check(p, value)
 		}
 		switch {
 		case err != nil:

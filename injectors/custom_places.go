@@ -2,7 +2,6 @@ package injectors
 
 import (
 	"errors"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,8 +9,8 @@ import (
 	"github.com/pillion-dev/pillion/expressions"
 )
 
-// unknownYet finds what the API server sets after admission.
-var unknownYet = regexp.MustCompile(`\bpod\s*\.\s*metadata\s*\.\s*\??\s*(name|uid|creationTimestamp|resourceVersion)\b`)
+// unknownYet are the fields of a Pod's metadata that the API server sets after admission.
+var unknownYet = []string{"name", "uid", "creationTimestamp", "resourceVersion"}
 
 var (
 	errStaticName = errors.New("holds no expression: what a profile adds must be known before a Pod is; write the name itself")
@@ -39,7 +38,22 @@ func (p *places) isDynamic(keys []string) bool {
 		return true
 	}
 	text, _ := valueAt(p.document, keys).(string)
+	return hasExpression(text)
+}
+
+// hasExpression tells whether an expression begins in a text.
+func hasExpression(text string) bool {
 	return strings.Contains(strings.ReplaceAll(text, "$${", ""), "${")
+}
+
+// checkExpression is the Check of expressions.TemplateOptions.
+func checkExpression(expression *expressions.Expression) error {
+	for _, name := range unknownYet {
+		if expression.Selects("pod", "metadata", name) {
+			return errUnknownYet
+		}
+	}
+	return nil
 }
 
 // rules is the Rules of expressions.TemplateOptions.
@@ -48,10 +62,6 @@ func (p *places) rules(keys []string) (expressions.LeafRules, error) {
 		p.dynamic = map[string]bool{}
 	}
 	p.dynamic[joinKeys(keys)] = true
-	text, _ := valueAt(p.document, keys).(string)
-	if _, code, _ := strings.Cut(text, "${"); unknownYet.MatchString(code) {
-		return expressions.LeafRules{}, errUnknownYet
-	}
 	if len(keys) == 0 {
 		return expressions.LeafRules{}, errStaticPart
 	}
@@ -103,6 +113,8 @@ func (p *places) ofContainer(keys []string) (expressions.LeafRules, error) {
 		return expressions.LeafRules{NoLeadingDash: true}, checkShellLine(p.textsAt(keys[:len(keys)-1]), index(keys))
 	case "env", "env.*", "env.*.value", "volumeMounts.*.subPathExpr":
 		return expressions.LeafRules{DoubleDollar: true}, nil
+	case "volumeMounts", "volumeMounts.*":
+		return expressions.LeafRules{DoubleDollarIn: "subPathExpr"}, nil
 	}
 	return expressions.LeafRules{}, nil
 }
@@ -144,7 +156,12 @@ func valueAt(value any, keys []string) any {
 
 // textsAt returns the strings of a list.
 func (p *places) textsAt(keys []string) []string {
-	list, _ := valueAt(p.document, keys).([]any)
+	return textsOf(valueAt(p.document, keys))
+}
+
+// textsOf returns the strings of a list, with "" for what is none.
+func textsOf(value any) []string {
+	list, _ := value.([]any)
 	texts := make([]string, len(list))
 	for i := range list {
 		texts[i], _ = list[i].(string)
@@ -155,20 +172,66 @@ func (p *places) textsAt(keys []string) []string {
 // shells are the programs that run what follows -c.
 var shells = []string{"sh", "bash", "rbash", "ash", "dash", "zsh", "ksh", "mksh", "fish", "csh", "tcsh", "hush"}
 
-// checkShellLine refuses an expression at an index of a command line that a shell would run or take for an option. A shell behind
-// another program, as in "tini -- sh -c", counts only if it has -c: grep may look for the word sh.
+// checkShellLine refuses an expression at an index of a command line that a shell would run or take for an option.
 func checkShellLine(line []string, at int) error {
-	for i := range line {
+	if inShellLine(line, at) {
+		return errShellLine
+	}
+	return nil
+}
+
+// inShellLine tells whether what is at an index of a command line is run by a shell, taken for its option, or split into a
+// command line of its own. A shell behind another program, as in "tini -- sh -c", counts only if it has -c: grep may look for
+// the word sh.
+func inShellLine(line []string, at int) bool {
+	for i := range min(at, len(line)) {
 		name, certain := programName(line[i])
+		if name == "env" && certain && isSplit(line[i+1:], at-i-1) {
+			return true
+		}
 		if !slices.Contains(shells, name) && (certain || i > 0) {
 			continue
 		}
 		end, runsText := shellScript(line[i+1:])
-		if at > i && at <= i+1+end && (runsText || i == 0 && certain) {
-			return errShellLine
+		if at <= i+1+end && (runsText || i == 0 && certain) {
+			return true
 		}
 	}
-	return nil
+	return false
+}
+
+// isSplit tells whether what is at an index of the arguments of env is a command line, which env splits at spaces, or is in
+// what a shell that is named there runs.
+func isSplit(arguments []string, at int) bool {
+	for i := 0; i <= at; i++ {
+		argument := arguments[i]
+		isShort := strings.HasPrefix(argument, "-") && !strings.HasPrefix(argument, "--")
+		line, isLine := strings.CutPrefix(argument, "--split-string=")
+		switch {
+		case argument == "--split-string" || isShort && strings.HasSuffix(argument, "S"):
+			if at <= i+1 {
+				return true
+			}
+			return inSplitLine(arguments[i+1], arguments[i+2:], at-i-2)
+		case isLine || isShort && (strings.Contains(argument, "S") || hasExpression(argument)):
+			if at == i {
+				return true
+			}
+			_, short, _ := strings.Cut(argument, "S")
+			return inSplitLine(line+short, arguments[i+1:], at-i-1)
+		case isShort && strings.ContainsAny(argument[len(argument)-1:], "uC"):
+			i++ // which has an argument of its own
+		case !strings.HasPrefix(argument, "-") && !strings.Contains(argument, "=") && !hasExpression(argument):
+			return false // from here on it is the program's
+		}
+	}
+	return false
+}
+
+// inSplitLine is inShellLine of what is behind a command line that env splits.
+func inSplitLine(line string, behind []string, at int) bool {
+	words := strings.Fields(line)
+	return inShellLine(slices.Concat(words, behind), len(words)+at)
 }
 
 // programName returns the last part of a program's path, and whether it is known without the values of expressions.
@@ -183,8 +246,8 @@ func programName(text string) (string, bool) {
 	return behind[strings.LastIndex(behind, "/")+1:], true
 }
 
-// shellScript returns the index of the script among a shell's arguments, and whether it is the text of one: behind -c, also as in
-// -ec, and behind what takes an argument of its own.
+// shellScript returns the index of the script among a shell's arguments, and whether it is the text of one: behind -c, also
+// as in -ec, and behind what takes an argument of its own.
 func shellScript(arguments []string) (end int, runsText bool) {
 	for end = 0; end < len(arguments); end++ {
 		argument := arguments[end]
@@ -194,9 +257,10 @@ func shellScript(arguments []string) (end int, runsText bool) {
 		case argument == "--rcfile" || argument == "--init-file":
 			end++
 		case strings.HasPrefix(argument, "--"):
-			runsText = runsText || argument == "--command"
+			name, _, _ := strings.Cut(argument, "=")
+			runsText = runsText || name == "--command" || name == "--init-command"
 		case strings.HasPrefix(argument, "-") || strings.HasPrefix(argument, "+"):
-			runsText = runsText || strings.Contains(argument, "c")
+			runsText = runsText || strings.ContainsAny(argument, "cC")
 			if strings.HasSuffix(argument, "o") || strings.HasSuffix(argument, "O") {
 				end++
 			}

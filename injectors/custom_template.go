@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
+
+	"github.com/pillion-dev/pillion/expressions"
 )
 
 // customTemplate is what a template says once its expressions have their values.
@@ -34,6 +36,11 @@ type customAddition struct {
 	Containers   []string             `json:"containers,omitempty"`
 	Env          []corev1.EnvVar      `json:"env,omitempty"`
 	VolumeMounts []corev1.VolumeMount `json:"volumeMounts,omitempty"`
+}
+
+func (t *customTemplate) isEmpty() bool {
+	return len(t.Containers)+len(t.InitContainers)+len(t.Volumes)+len(t.App)+len(t.Labels)+len(t.Annotations)+
+		len(t.ImagePullSecrets)+len(t.HostAliases) == 0
 }
 
 // allContainers calls visit with every container and its path.
@@ -125,7 +132,8 @@ func addFields(s *shape, t reflect.Type) {
 	}
 }
 
-// shapeWalk holds a JSON value to a shape. Expressions in it are what isDynamic says, given the keys that lead there.
+// shapeWalk holds a JSON value to a shape. Expressions in it are expressions.Open, and what isDynamic says, given the keys
+// that lead there.
 type shapeWalk struct {
 	isDynamic func(keys []string) bool
 	// unknown are the paths of expressions, of whose values nothing is known.
@@ -151,6 +159,9 @@ func (w *shapeWalk) value(value any, at *shape, path *field.Path, keys []string)
 			w.errs = append(w.errs, field.Invalid(path, shortened(fmt.Sprint(value)), problem))
 			return nil
 		}
+		if text, isText := value.(string); isText && CheckText(text) != nil {
+			w.errs = append(w.errs, field.Invalid(path, shortened(text), CheckText(text).Error()))
+		}
 		return value
 	}
 	if at.kind == shapeAnything {
@@ -165,14 +176,17 @@ func (w *shapeWalk) object(value map[string]any, at *shape, path *field.Path, ke
 	for _, name := range slices.Sorted(maps.Keys(value)) {
 		child, element := path.Child(name), at.fields[name]
 		if at.kind == shapeMap {
-			child, element = path.Key(name), at.element
+			child, element = path.Key(shortened(name)), at.element
+			if err := CheckText(name); err != nil {
+				w.errs = append(w.errs, field.Invalid(child, shortened(name), err.Error()))
+			}
 		}
 		switch {
 		case w.isDynamic != nil && strings.Contains(name, "${") && !strings.Contains(name, "$${"):
 			// whoever compiles expressions says that a key holds none
 		case element == nil:
 			w.errs = append(w.errs, field.Forbidden(path.Child(shortened(name)), "there is no field of that name"+w.suggestion(name, at)))
-		case w.dynamic(child, append(keys, name)):
+		case w.dynamic(value[name], child, append(keys, name)):
 		default:
 			if element := w.value(value[name], element, child, append(keys, name)); element != nil {
 				object[name] = element
@@ -186,7 +200,7 @@ func (w *shapeWalk) list(value []any, at *shape, path *field.Path, keys []string
 	list := make([]any, len(value))
 	for i := range value {
 		child, keys := path.Index(i), append(keys, strconv.Itoa(i))
-		if !w.dynamic(child, keys) {
+		if !w.dynamic(value[i], child, keys) {
 			if value[i] == nil {
 				w.errs = append(w.errs, field.Required(child, "must be "+string(at.element.kind)+", not null"))
 			}
@@ -200,9 +214,13 @@ func (w *shapeWalk) list(value []any, at *shape, path *field.Path, keys []string
 }
 
 // dynamic notes an expression.
-func (w *shapeWalk) dynamic(path *field.Path, keys []string) bool {
-	if w.isDynamic == nil || !w.isDynamic(keys) {
+func (w *shapeWalk) dynamic(value any, path *field.Path, keys []string) bool {
+	_, isOpen := value.(expressions.Open)
+	if !isOpen && (w.isDynamic == nil || !w.isDynamic(keys)) {
 		return false
+	}
+	if text, isText := value.(string); isText && CheckText(text) != nil {
+		w.errs = append(w.errs, field.Invalid(path, shortened(text), CheckText(text).Error()))
 	}
 	w.unknown = append(w.unknown, path.String())
 	return true

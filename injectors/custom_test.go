@@ -1,6 +1,7 @@
 package injectors
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,7 +49,7 @@ func mustCompileCustom(t testing.TB, text string) *Custom {
 func customPod() *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			GenerateName: "shop-", Labels: map[string]string{"app": "shop", "money": "$(HOME)", "flag": "--evil"},
+			GenerateName: "shop-", Labels: map[string]string{"app": "shop", "money": "$(HOME)", "flag": "--evil", "hidden": "a\u202eb"},
 		},
 		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "shop"}}},
 	}
@@ -216,6 +217,18 @@ func TestWrongParametersAreFoundWhenTheProfileIsCompiled(t *testing.T) {
 			"{name: x, pattern: '^a', default: b}",
 			[]string{"default", "does not match ^a"},
 		},
+		"a pattern that takes minutes": {
+			"{name: x, pattern: '" + strings.Repeat("a{0,1000}", 56) + "', maxLength: 65536, default: a}",
+			[]string{"parameters[0].pattern", "set maxLength to at most 24"},
+		},
+		"patterns that take minutes together": {
+			manyParameters(6, "pattern: 'a{0,300}b', maxLength: 4096"),
+			[]string{"parameters[4].pattern", "one too many of patterns", "at most 16777216 together"},
+		},
+		"values that take minutes together": {
+			"{name: x, pattern: '^a{0,900}b?a*$', maxLength: 1400, enum: [" + manyValues(64, 1300) + "]}",
+			[]string{"parameters[0].enum[63]", "one too many of the values"},
+		},
 		"a minimum over the maximum": {
 			"{name: x, type: quantity, minimum: 1Gi, maximum: 1Mi}",
 			[]string{"minimum", "more than maximum"},
@@ -232,9 +245,11 @@ func TestWrongParametersAreFoundWhenTheProfileIsCompiled(t *testing.T) {
 			"{name: x, type: quantity, minimum: '1e-999999999'}",
 			[]string{"minimum", "no quantity"},
 		},
-		"a negative duration":      {"{name: x, type: duration, default: -1s}", []string{"default", "negative"}},
-		"a type that there is not": {"{name: x, type: float}", []string{"type", "supported values"}},
-		"a name twice":             {"{name: x}, {name: x}", []string{"parameters[1].name", "Duplicate"}},
+		"a default of NUL":                           {`{name: x, default: "a\0b"}`, []string{"default", "cannot be seen"}},
+		"a value of enum that changes its direction": {`{name: x, enum: ["a\u202eb"]}`, []string{"enum[0]", "direction"}},
+		"a negative duration":                        {"{name: x, type: duration, default: -1s}", []string{"default", "negative"}},
+		"a type that there is not":                   {"{name: x, type: float}", []string{"type", "supported values"}},
+		"a name twice":                               {"{name: x}, {name: x}", []string{"parameters[1].name", "Duplicate"}},
 		"several at once": {
 			"{name: in}, {name: y, type: boolean, default: 1}",
 			[]string{"parameters[0].name", "parameters[1].default"},
@@ -247,6 +262,24 @@ func TestWrongParametersAreFoundWhenTheProfileIsCompiled(t *testing.T) {
 			mentions(t, errs, test.want...)
 		})
 	}
+}
+
+// manyParameters are parameters that differ in their names.
+func manyParameters(count int, fields string) string {
+	all := make([]string, count)
+	for i := range all {
+		all[i] = fmt.Sprintf("{name: p%d, %s}", i, fields)
+	}
+	return strings.Join(all, ", ")
+}
+
+// manyValues are texts of a length that differ.
+func manyValues(count, length int) string {
+	all := make([]string, count)
+	for i := range all {
+		all[i] = strings.Repeat("a", length+i)
+	}
+	return strings.Join(all, ", ")
 }
 
 // mentions wants an error with each of the texts, and one at all.
@@ -274,6 +307,7 @@ parameters:
 - {name: wait, type: duration}
 - {name: offset, type: duration, minimum: -1h}
 - {name: level, enum: [debug, info]}
+- {name: bytes, type: integer, minimum: -3000000000, maximum: 9223372036854775806}
 template: {labels: {a: b}}
 `)
 	tests := map[string]struct {
@@ -289,6 +323,8 @@ template: {labels: {a: b}}
 		"a megabyte":                       {"any", strings.Repeat("x", 1<<20), nil, "at most 4096"},
 		"an integer":                       {"count", "7", int64(7), ""},
 		"an integer out of bounds":         {"count", "11", nil, "from 1 to 10"},
+		"an integer beyond 32 bits":        {"bytes", "9223372036854775806", int64(9223372036854775806), ""},
+		"one out of bounds of 64 bits":     {"bytes", "9223372036854775807", nil, "from -3000000000 to 9223372036854775806"},
 		"a fraction":                       {"count", "1.5", nil, "no integer"},
 		"an integer of a megabyte":         {"count", strings.Repeat("1", 1<<20), nil, "no integer"},
 		"a boolean":                        {"enabled", "true", true, ""},
@@ -301,7 +337,7 @@ template: {labels: {a: b}}
 		"a duration that may be negative":  {"offset", "-1m", "-1m", ""},
 		"no duration":                      {"wait", "10", nil, "no duration"},
 		"what enum does not list":          {"level", "trace", nil, "one of debug, info"},
-		"a parameter that there is not":    {"lvl", "info", nil, "there are any, count"},
+		"a parameter that there is not":    {"lvl", "info", nil, "there are any, bytes, count"},
 		"an integer that begins with zero": {"count", "007", nil, "no integer"},
 	}
 	for name, test := range tests {
@@ -345,9 +381,10 @@ func TestWrongTemplatesAreFoundWhenTheProfileIsCompiled(t *testing.T) {
 		template string
 		want     []string
 	}{
-		"nothing":        {"{}", []string{"template: Required"}},
-		"500 containers": {manyContainers, []string{"500", "at most 16"}},
-		"64 KiB":         {"labels: {a: " + strings.Repeat("x", 64<<10) + "}", []string{"Too long"}},
+		"nothing":          {"{}", []string{"template: Required"}},
+		"lists of nothing": {"{containers: [], labels: {}, app: []}", []string{"template: Required", "write what is added"}},
+		"500 containers":   {manyContainers, []string{"500", "at most 16"}},
+		"64 KiB":           {"labels: {a: " + strings.Repeat("x", 64<<10) + "}", []string{"Too long"}},
 		"a key that is not known": {
 			"sidecars: []",
 			[]string{"template.sidecars", "there are annotations, app, containers"},
@@ -383,6 +420,10 @@ func TestWrongTemplatesAreFoundWhenTheProfileIsCompiled(t *testing.T) {
 		},
 		"an optional parameter without a has": {agent(`args: ["x${params.note}"]`), []string{"args[0]", "has(params.note)"}},
 		"the Pod's name":                      {agent(`args: ["x${pod.metadata.name}"]`), []string{"args[0]", "fieldRef"}},
+		"the Pod's name by a key":             {agent(`args: ["x${pod.metadata['name']}"]`), []string{"args[0]", "fieldRef"}},
+		"the Pod's name below a key":          {agent(`args: ["x${pod['metadata'].name}"]`), []string{"args[0]", "fieldRef"}},
+		"the Pod's uid by an optional key":    {agent(`args: ["x${pod.metadata[?'uid'].orValue('')}"]`), []string{"args[0]", "fieldRef"}},
+		"the Pod's name by an optional one":   {agent(`args: ["x${pod.?metadata.?name.orValue('')}"]`), []string{"args[0]", "fieldRef"}},
 		"an expression as a container's name": {
 			`initContainers: [{name: "${profile.name}", image: a}]`,
 			[]string{"[0].name", "no expression"},
@@ -426,6 +467,88 @@ func TestWrongTemplatesAreFoundWhenTheProfileIsCompiled(t *testing.T) {
 		"a program that may be a shell": {
 			agent(`command: ["${profile.name}", -c, "${profile.name}"]`),
 			[]string{"command[2]"},
+		},
+		"an expression that env splits": {
+			agent(`command: [env, -S, "sh -c '${profile.name}'"]`),
+			[]string{"command[2]", "$1"},
+		},
+		"an expression that env splits beside its option": {
+			agent(`command: [/usr/bin/env, "-vSprogram ${profile.name}"]`),
+			[]string{"command[1]"},
+		},
+		"an expression that env splits behind its long option": {
+			agent(`command: [env, A=b, "--split-string=program ${profile.name}"]`),
+			[]string{"command[2]"},
+		},
+		"an expression behind what env splits": {
+			agent(`command: [env, -i, -u, A, -S, "sh -c", "${profile.name}"]`),
+			[]string{"command[6]"},
+		},
+		"an expression as an option of env": {
+			agent(`command: [env, "-${profile.name}"]`),
+			[]string{"command[1]"},
+		},
+		"an expression in a fish's command": {
+			agent(`command: [tini, --, fish, "--command=${profile.name}"]`),
+			[]string{"command[3]"},
+		},
+		"a variable of an expression in a shell line": {
+			agent(`env: [{name: A, value: "${profile.name}"}], command: [sh, -c, "echo $(A)"]`),
+			[]string{"command[2]", `write "$A"`},
+		},
+		"a variable by way of another": {
+			agent(`env: [{name: A, value: "${profile.name}"}, {name: B, value: "x$(A)"}, {name: C, value: "$(B)"}], ` +
+				`args: [sh, -c, "$(C)"]`),
+			[]string{"args[2]", `write "$C"`},
+		},
+		"a variable before a shell line": {
+			agent(`env: [{name: A, value: "${profile.name}"}], command: [bash, $(A), -c, "echo"]`),
+			[]string{"command[1]", `write "$A"`},
+		},
+		"a variable of an expression that is all of env": {
+			agent(`env: "${[{'name': 'A', 'value': profile.name}]}", command: [sh, -c, "echo $(A)"]`),
+			[]string{"command[2]", `write "$A"`},
+		},
+		"a variable of an expression that is one of env": {
+			agent(`env: ["${ {'name': 'A', 'value': profile.name} }"], command: [sh, -c, "echo $(A)"]`),
+			[]string{"command[2]", `write "$A"`},
+		},
+		"a variable of a ConfigMap that an expression chooses": {
+			agent(`envFrom: [{configMapRef: {name: "${profile.name}"}}], command: [sh, -c, "echo $(A)"]`),
+			[]string{"command[2]", `write "$A"`},
+		},
+		"a variable of an annotation": {
+			agent(`env: [{name: A, valueFrom: {fieldRef: {fieldPath: "metadata.annotations['a']"}}}], command: [sh, -c, "echo $(A)"]`),
+			[]string{"command[2]", `write "$A"`},
+		},
+		"a variable of an expression in a probe's shell line": {
+			agent(`env: [{name: A, value: "${profile.name}"}], readinessProbe: {exec: {command: [sh, -c, "echo $(A)"]}}`),
+			[]string{"readinessProbe.exec.command[2]", `write "$A"`},
+		},
+		"an integer for a string beside an expression over the Pod": {
+			agent(`args: ["${size(profile.name)}", "x${pod.metadata.labels.app}"]`),
+			[]string{"args[0]", "must be a string"},
+		},
+		"a label's value beside an expression over the Pod": {
+			`labels: {a: "${profile.name + ' '}", b: "${pod.metadata.labels.app}"}`,
+			[]string{"labels[a]"},
+		},
+		"a port that is too high beside an expression over the Pod": {
+			agent(`ports: [{name: x, containerPort: "${size(profile.name) * 20000}"}], args: ["x${namespace.metadata.name}"]`),
+			[]string{"ports[0].containerPort", "65535"},
+		},
+		"NUL": {`annotations: {b: "a\0b"}`, []string{"annotations[b]", "cannot be seen"}},
+		"text that changes its direction": {
+			agent(`args: ["a\u202eb"]`),
+			[]string{"args[0]", "direction"},
+		},
+		"text that changes its direction beside an expression": {
+			agent(`args: ["a\u202e${pod.metadata.labels.app}"]`),
+			[]string{"args[0]", "direction"},
+		},
+		"a digest that is too short": {
+			"initContainers: [{image: 'a@sha512:" + strings.Repeat("0", 64) + "'}]",
+			[]string{"image", "no image reference"},
 		},
 		"a reserved name": {
 			"initContainers: [{name: pillion-logs-a, image: a}]",
@@ -550,12 +673,29 @@ func TestWhatATemplateMayHold(t *testing.T) {
 		"a variable that may not be there":      agent(`env: ["${has(pod.spec) ? dyn({'name': 'B'}) : null}"]`),
 		"a privileged container":                agent("securityContext: {privileged: true}"),
 		"a hostPath":                            "volumes: [{name: a, hostPath: {path: /var/log}}]",
+		"a digest of SHA-512":                   "initContainers: [{image: 'example.com/a@sha512:" + strings.Repeat("0a", 64) + "'}]",
+		"a registry at an IPv6 address":         "initContainers: [{image: '[fd00::1]:5000/x/y:1'}]",
+		"a host's name of an expression":        `hostAliases: [{ip: 10.0.0.1, hostnames: ["${pod.metadata.labels.app}"]}]`,
+		"an address of an expression":           `hostAliases: [{ip: "${pod.metadata.annotations.ip}", hostnames: [a]}]`,
+		"hosts of an expression":                `hostAliases: ["${ {'ip': dyn('10.0.0.1'), 'hostnames': dyn([pod.metadata.labels.app])} }"]`,
+		"a Secret's name of an expression":      `imagePullSecrets: [{name: "${pod.metadata.labels.app}"}]`,
+		"a list of which an early element is left out": agent(
+			`args: ["${has(params.note) ? dyn(params.note) : null}", "x${pod.metadata.labels.app}", last]`),
+		"the name of a Pod's container":  agent(`args: ["x${pod.spec.containers[0].name}", "pod.metadata.name of ${pod.kind}"]`),
+		"a word that is a Pod's name":    agent(`args: ["x${pod.metadata.labels['pod.metadata.name']}"]`),
+		"a variable that a shell reads":  agent(`env: [{name: A, value: "${profile.name}"}], command: [sh, -c, 'echo "$A"']`),
+		"a variable behind a script":     agent(`env: [{name: A, value: "${profile.name}"}], command: [sh, -c, 'echo "$1"', sh, $(A)]`),
+		"a variable that is written out": agent(`env: [{name: A, value: "${profile.name}"}, {name: B}], command: [sh, -c, "$(B) $$(A)"]`),
+		"a variable of no shell":         agent(`env: [{name: A, value: "${profile.name}"}], command: [/agent, -c, "$(A)"]`),
+		"a variable in a hook, where it is not expanded": agent(
+			`env: [{name: A, value: "${profile.name}"}], lifecycle: {preStop: {exec: {command: [sh, -c, "$(A)"]}}}`),
+		"a program that env runs": agent(`command: [env, A=b, program, -S, "${profile.name}x"]`),
 		"two init containers with one port": "initContainers: [{image: a, ports: [{containerPort: 80}]}, " +
 			"{name: b, image: b, ports: [{containerPort: 80}]}]",
 		"one port for two protocols": agent("ports: [{containerPort: 53}, {containerPort: 53, protocol: UDP}]"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, errs := compileCustom(t, "template:\n  "+template); len(errs) > 0 {
+			if _, errs := compileCustom(t, "parameters: [{name: note}]\ntemplate:\n  "+template); len(errs) > 0 {
 				t.Error(errs.ToAggregate())
 			}
 		})
@@ -572,9 +712,13 @@ template:
     args: ["$(HOME)", "${pod.metadata.labels.money}"]
     livenessProbe: {exec: {command: [test, "${pod.metadata.labels.money}"]}}
     lifecycle: {preStop: {exec: {command: [stop, "${pod.metadata.labels.money}"]}}}
-    volumeMounts: [{name: v, mountPath: /v, subPathExpr: "${pod.metadata.labels.money}"}]
+    volumeMounts:
+    - {name: v, mountPath: /v, subPathExpr: "${pod.metadata.labels.money}"}
+    - "${ {'name': 'v', 'mountPath': '/w$', 'subPathExpr': string(pod.metadata.labels.money)} }"
   volumes: [{name: v, emptyDir: {}}]
-  app: [{env: [{name: B, value: "${pod.metadata.labels.money}"}]}]
+  app:
+  - env: [{name: B, value: "${pod.metadata.labels.money}"}]
+    volumeMounts: "${[{'name': 'v', 'mountPath': '/v$', 'subPathExpr': string(pod.metadata.labels.money)}]}"
   annotations: {example.com/a: "${pod.metadata.labels.money}"}
 `, Hardening{})
 	container := fragment.InitContainers[0]
@@ -582,9 +726,14 @@ template:
 		container.Env[1].Value, container.Args[0], container.Args[1], container.LivenessProbe.Exec.Command[1],
 		container.Lifecycle.PreStop.Exec.Command[1], container.VolumeMounts[0].SubPathExpr, fragment.Additions[0].Env[0].Value,
 		fragment.Annotations["example.com/a"],
+		container.VolumeMounts[1].MountPath, container.VolumeMounts[1].SubPathExpr,
+		fragment.Additions[0].VolumeMounts[0].MountPath, fragment.Additions[0].VolumeMounts[0].SubPathExpr,
 	}
 	// The kubelet expands a probe's command, but not a hook's.
-	want := []string{"$(HOME) $$(HOME) ${x}", "$(HOME)", "$$(HOME)", "$$(HOME)", "$(HOME)", "$$(HOME)", "$$(HOME)", "$(HOME)"}
+	want := []string{
+		"$(HOME) $$(HOME) ${x}", "$(HOME)", "$$(HOME)", "$$(HOME)", "$(HOME)", "$$(HOME)", "$$(HOME)", "$(HOME)",
+		"/w$", "$$(HOME)", "/v$", "$$(HOME)",
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("values (-want +got):\n%s", diff)
 	}
@@ -627,6 +776,14 @@ func TestWhatATemplateMakesForAPodIsChecked(t *testing.T) {
 		"no image": {
 			`initContainers: [{image: "${pod.metadata.labels.app == 'shop' ? null : dyn('a')}"}]`,
 			ReasonInvalidTemplate, "image: Required",
+		},
+		"text that changes its direction": {
+			`annotations: {a: "${pod.metadata.labels.hidden}"}`,
+			ReasonInvalidTemplate, "direction",
+		},
+		"a host's name that is none": {
+			`hostAliases: [{ip: 10.0.0.1, hostnames: ["${pod.metadata.labels.money}"]}]`,
+			ReasonInvalidTemplate, "hostnames[0]",
 		},
 		"a quantity that takes years": {
 			`initContainers: [{image: a, resources: {limits: {memory: "1e9${size(pod.metadata.labels)}999999"}}}]`,
@@ -810,6 +967,19 @@ template:
 	}
 }
 
+func TestReadsPod(t *testing.T) {
+	for template, want := range map[string]bool{
+		`labels: {a: b}`:                              false,
+		`labels: {a: "${profile.name}"}`:              false,
+		`labels: {a: "${pod.metadata.labels.app}"}`:   true,
+		`labels: {a: "x${namespace.metadata.name}y"}`: true,
+	} {
+		if got := mustCompileCustom(t, "template:\n  "+template).ReadsPod(); got != want {
+			t.Errorf("%s: %t", template, got)
+		}
+	}
+}
+
 func TestEqualResultsHaveEqualKeys(t *testing.T) {
 	custom := mustCompileCustom(t, shipper)
 	bound, _ := custom.Bind(nil)
@@ -889,6 +1059,49 @@ func TestPickMovesParametersThatArePorts(t *testing.T) {
 			[]int32{8080},
 			map[string]any{"p": int64(8082)},
 		},
+		"a port below 1024 that the parameter allows": {
+			"{name: p, type: integer, default: 80, minimum: 80, maximum: 90}", `{containerPort: "${params.p}"}`,
+			[]int32{80, 81},
+			map[string]any{"p": int64(82)},
+		},
+		"a port below 1024 around the top of its bounds": {
+			"{name: p, type: integer, default: 90, minimum: 80, maximum: 90}", `{containerPort: "${params.p}"}`,
+			[]int32{90},
+			map[string]any{"p": int64(80)},
+		},
+		"a port below a maximum that is below 1024": {
+			"{name: p, type: integer, default: 90, maximum: 90}", `{containerPort: "${params.p}"}`,
+			[]int32{90},
+			map[string]any{"p": int64(1)},
+		},
+		"bounds that end above what is taken": {
+			"{name: p, type: integer, default: 9000, minimum: 9000, maximum: 9002}", `{containerPort: "${params.p}"}`,
+			[]int32{9000, 9001},
+			map[string]any{"p": int64(9002)},
+		},
+		"ports that need a privilege come last": {
+			"{name: p, type: integer, default: 65535, minimum: 1}", `{containerPort: "${params.p}"}`,
+			[]int32{65535},
+			map[string]any{"p": int64(1024)},
+		},
+		"one beside the same of another protocol": {
+			"{name: p, type: integer, default: 5300}, {name: q, type: integer, default: 5300}, {name: r, type: integer, default: 80}",
+			`{containerPort: "${params.p}"}, {containerPort: "${params.q}", protocol: UDP}, {containerPort: "${params.r}"}`,
+			[]int32{80},
+			map[string]any{"p": int64(5300), "q": int64(5300), "r": int64(1024)},
+		},
+		"one beside a fixed port of another protocol": {
+			"{name: p, type: integer, default: 5300}, {name: r, type: integer, default: 80}",
+			`{containerPort: "${params.p}"}, {containerPort: 5300, protocol: UDP}, {containerPort: "${params.r}"}`,
+			[]int32{80},
+			map[string]any{"p": int64(5300), "r": int64(1024)},
+		},
+		"one beside a protocol that is not known": {
+			"{name: p, type: integer, default: 5300}",
+			`{containerPort: "${params.p}"}, {containerPort: 5301, protocol: "${params.?none.orValue('UDP')}"}`,
+			[]int32{5300},
+			map[string]any{"p": int64(5302)},
+		},
 		"another protocol": {
 			"{name: p, type: integer, default: 8080}",
 			`{containerPort: "${params.p}", protocol: UDP}`,
@@ -902,7 +1115,7 @@ func TestPickMovesParametersThatArePorts(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			custom := mustCompileCustom(t,
-				"parameters: ["+test.parameters+"]\ntemplate: {containers: [{image: a, ports: ["+test.ports+"]}]}")
+				"parameters: ["+test.parameters+", {name: none}]\ntemplate: {containers: [{image: a, ports: ["+test.ports+"]}]}")
 			bound, problems := custom.Bind(nil)
 			if len(problems) > 0 {
 				t.Fatal(problems)

@@ -25,24 +25,33 @@ func pickPort(port *int32, isFree func(port int32) bool) bool {
 		return true
 	}
 	wellKnown := wellKnownPorts()
-	next, ok := nextFree(*port, func(port int32) bool { return !slices.Contains(wellKnown, port) && isFree(port) })
+	next, ok := nextFree(*port, unprivileged, highestPort, func(port int32) bool {
+		return !slices.Contains(wellKnown, port) && isFree(port)
+	})
 	if ok {
 		*port = next
 	}
 	return ok
 }
 
-// nextFree returns the next port above one that is free, then the next from 1024 on, or false if none is.
-func nextFree(port int32, isFree func(port int32) bool) (int32, bool) {
-	const lowest, highest = 1024, 65535
-	for next := max(port+1, lowest); next <= highest; next++ {
-		if isFree(next) {
-			return next, true
-		}
-	}
-	for next := int32(lowest); next < port; next++ {
-		if isFree(next) {
-			return next, true
+const (
+	// unprivileged is the first port on which a program needs no privilege to listen.
+	unprivileged = 1024
+	highestPort  = 65535
+)
+
+// nextFree returns the next port above one that is free, of those from the lowest to the highest, then the others from the
+// lowest on, those that need privileges last. It is false if none is.
+func nextFree(port, lowest, highest int32, isFree func(port int32) bool) (int32, bool) {
+	for _, search := range [][2]int32{
+		{max(port+1, lowest), highest},
+		{max(lowest, unprivileged), min(port-1, highest)},
+		{lowest, min(port, unprivileged, highest+1) - 1},
+	} {
+		for next := search[0]; next <= search[1]; next++ {
+			if isFree(next) {
+				return next, true
+			}
 		}
 	}
 	return 0, false

@@ -1,6 +1,8 @@
 package profiles
 
 import (
+	"cmp"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
@@ -48,7 +50,7 @@ func (d *decider) has(profile *Profile) bool {
 		return false
 	}
 	what := d.added(c, nil)
-	return len(what.problems) == 0 && weave.IsPresent(d.pod, &what.fragment, d.snapshot.options.Weave)
+	return len(what.problems) == 0 && weave.IsPresent(d.pod, &what.fragment, d.options)
 }
 
 // isOthers tells whether the Pod says that a container is of another profile: of profile a-b and not part b of profile a.
@@ -66,9 +68,13 @@ func (d *decider) isOthers(container, profile string) bool {
 func (d *decider) weave(ordered []*candidate) *weave.Weaver {
 	present := d.presentFragments(ordered)
 	for {
-		weaver := weave.NewWeaver(d.pod, d.snapshot.options.Weave)
-		for _, fragment := range present {
-			weaver.Occupy(fragment)
+		weaver := weave.NewWeaver(d.pod, d.options)
+		isEnforced := slices.ContainsFunc(ordered, func(c *candidate) bool { return c.enforced && !c.present && len(c.problems) == 0 })
+		for _, p := range present {
+			weaver.Occupy(p.fragment)
+			if p.enforced || !isEnforced { // what is enforced starts ahead of what is not, though it comes later
+				weaver.PlaceBehind(p.fragment)
+			}
 		}
 		applied := appliedOf(ordered)
 		refused := false
@@ -90,45 +96,119 @@ func (d *decider) weave(ordered []*candidate) *weave.Weaver {
 func appliedOf(ordered []*candidate) map[string]*candidate {
 	applied := map[string]*candidate{}
 	for _, c := range ordered {
-		if len(c.problems) == 0 && c.pattern != nil {
+		if len(c.problems) == 0 && c.pattern != nil && (c.present || !c.unjudged) {
 			applied[c.profile.Name] = c
 		}
 	}
 	return applied
 }
 
+// present is what a profile adds that the Pod has already.
+type present struct {
+	fragment weave.Fragment
+	enforced bool
+}
+
 // presentFragments returns what the profiles add that the Pod has already, with the ports that they were given. What an enforcing
 // profile added is compared: no mark is trusted.
-func (d *decider) presentFragments(ordered []*candidate) []weave.Fragment {
-	if !slices.ContainsFunc(ordered, func(c *candidate) bool { return c.present }) {
+func (d *decider) presentFragments(ordered []*candidate) []present {
+	if !slices.ContainsFunc(ordered, func(c *candidate) bool { return c.present || d.mayBePresent(c) }) {
 		return nil
 	}
 	applied := appliedOf(ordered)
-	bare := weave.NewWeaver(d.bare, d.snapshot.options.Weave)
-	var present []weave.Fragment
+	bare := weave.NewWeaver(d.bare, d.options)
+	var found []present
 	for rank := byEnforcement; rank <= byPolicy; rank++ {
 		for _, c := range ordered {
-			if c.rank() != rank || !c.present || c.pattern == nil {
+			if c.rank() != rank || c.pattern == nil || (!c.present && !d.mayBePresent(c)) {
 				continue
 			}
-			what, _ := d.fitted(bare, c, applied)
+			what := d.addedAt(bare, c, applied)
+			if !c.present {
+				if len(what.problems) > 0 || len(d.differences(what)) > 0 {
+					continue
+				}
+				c.present = true
+				c.alreadyInjected(injectedBefore(d.pod)[c.profile.Name])
+			}
 			if len(what.problems) == 0 {
 				bare.Occupy(what.fragment)
-				present = append(present, what.fragment)
+				found = append(found, present{what.fragment, c.enforced})
 			}
 			if c.enforced {
 				d.compare(c, what)
 			}
 		}
 	}
-	return present
+	return found
+}
+
+// mayBePresent tells whether the Pod may have what an enforcing profile without containers adds, though a container that came later
+// has nothing of it.
+func (d *decider) mayBePresent(c *candidate) bool {
+	return c.enforced && len(c.problems) == 0 && c.profile.custom != nil && len(c.profile.custom.Containers()) == 0 &&
+		(d.request.Final || isWoven(d.pod))
+}
+
+// addedAt returns what a candidate added to the Pod that has it already, at the ports that it was given there.
+func (d *decider) addedAt(bare *weave.Weaver, c *candidate, applied map[string]*candidate) *added {
+	what := d.added(c, applied)
+	if c.profile.onPortConflict != v1alpha1.PortConflictPick || len(what.problems) > 0 {
+		return what
+	}
+	// The ports that its containers declare are what it was given. One that declares none listens where it does without the others.
+	has := map[weave.Port]bool{}
+	for _, name := range containerNames(&what.fragment) {
+		for _, containers := range [][]corev1.Container{d.pod.Spec.InitContainers, d.pod.Spec.Containers} {
+			for i := range containers {
+				if containers[i].Name != name {
+					continue
+				}
+				for _, port := range containers[i].Ports {
+					has[weave.Port{Port: port.ContainerPort, Protocol: cmp.Or(port.Protocol, corev1.ProtocolTCP)}] = true
+				}
+			}
+		}
+	}
+	if len(has) > 0 {
+		at, _ := d.fitted(func(port int32, protocol corev1.Protocol) bool {
+			return !has[weave.Port{Port: port, Protocol: cmp.Or(protocol, corev1.ProtocolTCP)}]
+		}, c, applied)
+		if len(at.problems) == 0 && len(d.differences(at)) == 0 {
+			return at
+		}
+	}
+	at, _ := d.fitted(bare.Taken, c, applied)
+	return at
+}
+
+// differences are those between what is added and what the Pod has of it.
+func (d *decider) differences(what *added) []string {
+	return weave.Differences(d.pod, &what.fragment, d.options)
+}
+
+// isOurs tells whether a container is one that a profile of this Pod adds, by its name: another is the app's, whatever its name.
+func (d *decider) isOurs(name string) bool {
+	return v1alpha1.IsReservedName(name) && d.adds(name, func(*candidate) bool { return true })
+}
+
+// mayPrecede tells whether an init container may start ahead of what is enforced: one that leads others, or is enforced as well.
+func (d *decider) mayPrecede(name string) bool {
+	return slices.Contains(d.options.LeadingContainers, name) || d.adds(name, func(c *candidate) bool { return c.enforced })
+}
+
+// adds tells whether some of the candidates add a container of the name.
+func (d *decider) adds(name string, some func(*candidate) bool) bool {
+	return slices.ContainsFunc(d.candidates, func(c *candidate) bool {
+		return some(c) && slices.Contains(d.containersOf(c.profile), name)
+	})
 }
 
 // compare makes the outcome of an enforcing profile that the Pod has already.
 func (d *decider) compare(c *candidate, what *added) {
 	problems := what.problems
 	if len(problems) == 0 {
-		if differences := weave.Differences(d.pod, &what.fragment, d.snapshot.options.Weave); len(differences) > 0 {
+		if differences := d.differences(what); len(differences) > 0 {
 			problems = []weave.Problem{{Reason: ReasonInjectionChanged, Message: fmt.Sprintf(
 				"%s is enforced, and the Pod does not have what it adds as it adds it: %s; remove what is named %s from the Pod's manifest",
 				c.profile.Scope(), strings.Join(differences, "; "), v1alpha1.ReservedName(c.profile.Name, ""))}}
@@ -145,6 +225,9 @@ func (d *decider) verify() Decision {
 	d.presentFragments(ordered)
 	outcomes := slices.Clone(d.outcomes)
 	for _, c := range ordered {
+		if c.unjudged {
+			continue
+		}
 		if !c.present && len(c.problems) == 0 {
 			c.problems = []weave.Problem{{Reason: ReasonNotInjected, Message: fmt.Sprintf(
 				"%s is enforced on this Pod, which lacks what it adds: another webhook removed it, or changed the Pod after it was "+
@@ -164,15 +247,15 @@ func (d *decider) add(weaver *weave.Weaver, c *candidate, applied map[string]*ca
 	if problem := d.unfit(); problem != nil {
 		return []weave.Problem{*problem}
 	}
-	what, request := d.fitted(weaver, c, applied)
+	what, request := d.fitted(weaver.Taken, c, applied)
 	if len(what.problems) > 0 {
 		return what.problems
 	}
-	if problems := d.unsuited(c, what, request); len(problems) > 0 {
+	problems := slices.Concat(d.unsuited(c, what, request), d.exceeding(weaver, c, &what.fragment))
+	if len(problems) > 0 {
 		return append(problems, weaver.Check(what.fragment)...)
 	}
 	c.outcome.Containers = containerNames(&what.fragment)
-	c.outcome.warn(d.lostGuarantee(c, &what.fragment))
 	return weaver.Add(what.fragment)
 }
 
@@ -214,36 +297,17 @@ func (d *decider) unsuited(c *candidate, what *added, request injectors.Request)
 	return problems
 }
 
-// lostGuarantee says why the Pod would no longer be of the QoS class Guaranteed; "" if it stays so, or was not.
-func (d *decider) lostGuarantee(c *candidate, fragment *weave.Fragment) string {
-	if !d.hardening.Guaranteed {
-		return ""
-	}
-	for _, containers := range [][]corev1.Container{fragment.InitContainers, fragment.Containers} {
-		for i := range containers {
-			for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-				limit, limited := containers[i].Resources.Limits[name]
-				request, requested := containers[i].Resources.Requests[name]
-				if !limited || limit.IsZero() || !requested || request.Cmp(limit) != 0 {
-					return fmt.Sprintf("profile %s: the Pod's QoS class is Burstable and no longer Guaranteed, for container %s has no %s "+
-						"limit that equals its request", c.profile.Name, containers[i].Name, name)
-				}
-			}
-		}
-	}
-	return ""
-}
-
 // fitted returns what a candidate adds, with other ports if its own are taken and the profile says to pick.
-func (d *decider) fitted(weaver *weave.Weaver, c *candidate, applied map[string]*candidate) (*added, injectors.Request) {
+func (d *decider) fitted(taken injectors.Taken, c *candidate, applied map[string]*candidate) (*added, injectors.Request) {
 	what := d.added(c, applied)
 	request := d.input(c, applied)
-	if c.profile.onPortConflict != v1alpha1.PortConflictPick || len(what.problems) > 0 || !portsTaken(weaver, &what.fragment) {
+	if c.profile.onPortConflict != v1alpha1.PortConflictPick || len(what.problems) > 0 || !portsTaken(taken, &what.fragment) {
 		return what, request
 	}
 	picked := *c
+	picked.evaluated = nil
 	if c.bound != nil {
-		bound, ok := c.bound.Pick(weaver.Taken)
+		bound, ok := c.bound.Pick(taken)
 		if !ok {
 			return what, request
 		}
@@ -252,7 +316,7 @@ func (d *decider) fitted(weaver *weave.Weaver, c *candidate, applied map[string]
 		if c.profile.injector.Pick == nil {
 			return what, request
 		}
-		pattern := c.profile.injector.Pick(c.pattern, weaver.Taken)
+		pattern := c.profile.injector.Pick(c.pattern, taken)
 		if pattern == nil {
 			return what, request
 		}
@@ -262,14 +326,16 @@ func (d *decider) fitted(weaver *weave.Weaver, c *candidate, applied map[string]
 }
 
 // portsTaken tells whether a port of a Fragment is taken.
-func portsTaken(weaver *weave.Weaver, fragment *weave.Fragment) bool {
-	return slices.ContainsFunc(fragment.AllPorts(), func(port weave.Port) bool { return weaver.Taken(port.Port, port.Protocol) })
+func portsTaken(taken injectors.Taken, fragment *weave.Fragment) bool {
+	return slices.ContainsFunc(fragment.AllPorts(), func(port weave.Port) bool { return taken(port.Port, port.Protocol) })
 }
 
 func (d *decider) input(c *candidate, applied map[string]*candidate) injectors.Request {
 	patterns := make(map[string]*v1alpha1.Pattern, len(applied))
 	for name, other := range applied {
-		patterns[name] = other.pattern
+		if c.profile.mayMean(other.profile) {
+			patterns[name] = other.pattern
+		}
 	}
 	return injectors.Request{
 		Profile:       c.profile.Name,
@@ -290,7 +356,7 @@ func (d *decider) added(c *candidate, applied map[string]*candidate) *added {
 	memorable := c.pattern == c.profile.Pattern
 	for i, name := range c.sources() {
 		source := applied[name]
-		memorable = memorable && i == 0 && source != nil && source.pattern == source.profile.Pattern
+		memorable = memorable && i == 0 && source != nil && c.profile.mayMean(source.profile) && source.pattern == source.profile.Pattern
 		if memorable {
 			key.source = source.pattern
 		}
@@ -305,16 +371,23 @@ func (d *decider) added(c *candidate, applied map[string]*candidate) *added {
 
 // addedByCustom returns what a custom pattern adds: its expressions are evaluated, and what they make is remembered by their results.
 func (d *decider) addedByCustom(c *candidate) *added {
-	result, problems := c.bound.Evaluate(d.podView(), d.namespaceView())
-	if len(problems) > 0 {
-		return &added{problems: problems}
+	d.evaluate(c)
+	if len(c.evaluated.problems) > 0 {
+		return &added{problems: c.evaluated.problems}
 	}
 	if c.bound != c.profile.bound {
-		fragment, problems := result.Fragment(d.hardening)
-		return &added{fragment: fragment, problems: problems}
+		return d.build(c, nil)
 	}
-	key := fragmentKey{profile: c.profile, hardening: d.hardening, result: result.Key()}
-	return d.snapshot.memory.remembered(key, func() *added { return newAdded(result.Fragment(d.hardening)) })
+	key := fragmentKey{profile: c.profile, hardening: d.hardening, result: sha256.Sum256([]byte(c.evaluated.result.Key()))}
+	return d.snapshot.memory.remembered(key, func() *added { return newAdded(c.evaluated.result.Fragment(d.hardening)) })
+}
+
+// evaluate evaluates the expressions of a candidate's custom pattern, once.
+func (d *decider) evaluate(c *candidate) {
+	if c.evaluated == nil {
+		result, problems := c.bound.EvaluateWithin(d.budgets.of(c.profile), d.podView(), d.namespaceView())
+		c.evaluated = &evaluated{result, problems}
+	}
 }
 
 // build makes what the candidate adds, for this Pod alone.
@@ -322,11 +395,11 @@ func (d *decider) build(c *candidate, applied map[string]*candidate) *added {
 	if c.bound == nil {
 		return &added{fragment: injectors.Build(c.profile.injector, d.input(c, applied), d.hardening)}
 	}
-	result, problems := c.bound.Evaluate(d.podView(), d.namespaceView())
-	if len(problems) > 0 {
-		return &added{problems: problems}
+	d.evaluate(c)
+	if len(c.evaluated.problems) > 0 {
+		return &added{problems: c.evaluated.problems}
 	}
-	fragment, problems := result.Fragment(d.hardening)
+	fragment, problems := c.evaluated.result.Fragment(d.hardening)
 	return &added{fragment: fragment, problems: problems}
 }
 

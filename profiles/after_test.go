@@ -110,6 +110,22 @@ func TestManyWaysAreSearchedInShortTime(t *testing.T) {
 	}
 }
 
+func TestALargeCircleIsToldShortly(t *testing.T) {
+	var all []source
+	for i := range 20 {
+		all = append(all, cluster(fmt.Sprintf("p%d", i), gitSync+fmt.Sprintf(`, after: [p%d]`, (i+1)%20)))
+	}
+	all = append(all, cluster("beside", gitSync+`, after: [p0]`))
+	snapshot := snapshotOf(t, all...)
+	got := fmt.Sprint(snapshot.Profile("", "p7").Problems.ToAggregate())
+	if want := "leads back to the profile itself (through some of 20 profiles that come after each other)"; !strings.Contains(got, want) {
+		t.Error(got)
+	}
+	if problems := snapshot.Profile("", "beside").Problems; len(problems) > 0 {
+		t.Errorf("one beside the circle: %v", problems)
+	}
+}
+
 func TestReviewOfAProfileThatIsToBeStored(t *testing.T) {
 	snapshot := snapshotOf(t, cluster("a", gitSync+`, after: [b]`), cluster("b", gitOther))
 	tests := map[string]struct {
@@ -235,6 +251,12 @@ func TestWhatMemoryKeepsUntilTheControllerHasSeenTheChange(t *testing.T) {
 		t.Error("there was nothing to keep")
 	}
 	released := stored(t, `gitSync: {}`, ``, `annotations: {pillion.dev/release: "true"}`)
+	gone := stored(t, `gitSync: {}`, ``, `deletionTimestamp: "2026-01-02T00:00:00Z"`, `deletionGracePeriodSeconds: 0`)
+	kept := profiles.Keep(stored(t, gitSync+", match: {}", ``), gone)
+	chosen := profiles.Decide(profiles.NewSnapshot(options(), []*profiles.Profile{kept}), web(), podOf(t, `{}`, appOnly))
+	if !kept.Deleted || len(kept.Problems) > 0 || len(chosen.Outcomes) > 0 {
+		t.Errorf("the policy of a deleted profile goes on: deleted %t, %v", kept.Deleted, chosen.Outcomes)
+	}
 	if kept := profiles.Keep(good, released); len(kept.Problems) == 0 {
 		t.Error("a profile that an administrator released is kept")
 	}

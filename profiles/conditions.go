@@ -2,8 +2,11 @@ package profiles
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
@@ -48,7 +51,7 @@ func compileConditions(conditions []v1alpha1.MatchCondition, path *field.Path) (
 // name if all are true.
 func (d *decider) conditionsOf(profile *Profile) (untrue string, problem *weave.Problem) {
 	for _, condition := range profile.match.conditions {
-		value, err := condition.expression.Evaluate(d.conditionValues())
+		value, err := condition.expression.EvaluateWithin(d.budgets.of(profile), d.conditionValues(profile))
 		holds, isBool := value.(bool)
 		if err == nil && !isBool {
 			err = fmt.Errorf("it yields %T and not a bool", value)
@@ -64,20 +67,51 @@ func (d *decider) conditionsOf(profile *Profile) (untrue string, problem *weave.
 	return "", nil
 }
 
-// conditionValues returns what conditions read, made once for a decision.
-func (d *decider) conditionValues() map[string]any {
-	if d.values == nil {
+// What all expressions may cost together for one Pod, in the units of one expression (see package expressions): about 20 ms for those of
+// ClusterPatternProfiles and 10 ms for those of the namespace's own, apart, so that a tenant's leave the cluster's what they need.
+const (
+	clusterCost   = 400_000
+	namespaceCost = 200_000
+)
+
+// budgets are what is left of that for the Pod of one request.
+type budgets struct{ cluster, namespace *expressions.Budget }
+
+func newBudgets() *budgets {
+	return &budgets{expressions.NewBudget(clusterCost), expressions.NewBudget(namespaceCost)}
+}
+
+// of returns the budget that a profile's expressions take from: none, and so no bound, where there are no budgets.
+func (b *budgets) of(profile *Profile) *expressions.Budget {
+	switch {
+	case b == nil:
+		return nil
+	case profile.Namespace == "":
+		return b.cluster
+	default:
+		return b.namespace
+	}
+}
+
+// conditionValues returns what the conditions of a profile read, made once for a decision. Those of a profile that enforces see all
+// of the Pod but what enforced profiles add to it: what hides under a reserved name is no way round them.
+func (d *decider) conditionValues(profile *Profile) map[string]any {
+	values, object := &d.values, d.podView
+	if profile.match.enforce {
+		values, object = &d.strictValues, d.strictView
+	}
+	if *values == nil {
 		user := d.request.User
 		extra := make(map[string]any, len(user.Extra))
-		for key, values := range user.Extra {
-			extra[key] = []string(values)
+		for key, all := range user.Extra {
+			extra[key] = []string(all)
 		}
-		d.values = map[string]any{
-			"object":          d.podView(),
+		*values = map[string]any{
+			"object":          object(),
 			"namespaceObject": d.namespaceView(),
 			"request": map[string]any{
 				"operation": "CREATE",
-				"name":      d.bare.Name,
+				"name":      knownName(d.pod),
 				"namespace": d.request.Namespace.Name,
 				"dryRun":    d.request.DryRun,
 				"userInfo": map[string]any{
@@ -86,15 +120,51 @@ func (d *decider) conditionValues() map[string]any {
 			},
 		}
 	}
-	return d.values
+	return *values
 }
 
-// podView returns the Pod without what is reserved, as expressions see it.
+// podView returns the Pod without what is reserved and what profiles added, as expressions see it.
 func (d *decider) podView() any {
 	if d.view == nil {
-		d.view = expressions.View(d.bare)
+		d.view = expressions.View(withoutServersPart(d.withoutAdditions()))
 	}
 	return d.view
+}
+
+// strictView returns the Pod as the conditions of profiles that enforce see it.
+func (d *decider) strictView() any {
+	ours := map[string]bool{}
+	for _, profile := range d.matched {
+		if profile.match.enforce {
+			for _, name := range d.containersOf(profile) {
+				ours[name] = true
+			}
+		}
+	}
+	pod := *d.pod
+	isOurs := func(c corev1.Container) bool { return ours[c.Name] }
+	pod.Spec.InitContainers = slices.DeleteFunc(slices.Clone(pod.Spec.InitContainers), isOurs)
+	pod.Spec.Containers = slices.DeleteFunc(slices.Clone(pod.Spec.Containers), isOurs)
+	withoutMarks(&pod)
+	return expressions.View(withoutServersPart(&pod))
+}
+
+// withoutServersPart returns the Pod without what the API server sets between the webhooks' two looks at it, so that an expression sees
+// the same each time: a Pod with generateName has no name yet when it is woven.
+func withoutServersPart(pod *corev1.Pod) *corev1.Pod {
+	same := *pod
+	same.Name = knownName(pod)
+	same.UID, same.CreationTimestamp, same.ResourceVersion, same.Generation = "", metav1.Time{}, "", 0
+	same.Status = corev1.PodStatus{}
+	return &same
+}
+
+// knownName is the Pod's name, if it was sent with one.
+func knownName(pod *corev1.Pod) string {
+	if pod.GenerateName != "" {
+		return ""
+	}
+	return pod.Name
 }
 
 // namespaceView returns the metadata of the namespace, as expressions see it.

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/injectors"
@@ -24,11 +26,18 @@ const (
 )
 
 // maxRounds bounds how often a Pod is looked at anew because what was woven into it made an enforcing profile match.
-const maxRounds = 4
+const maxRounds = 8
+
+// maxInside is how many of a namespace's own profiles may choose one Pod, which bounds what a tenant has the webhook do.
+const maxInside = 64
+
+// maxToldProblems bounds how many of a profile's problems whoever creates a Pod is told.
+const maxToldProblems = 10
 
 // Decide says what becomes of the Pod that is created. The same inputs give the same Decision.
 func (r Request) Decide(snapshot *Snapshot) Decision {
-	decision := r.decide(snapshot)
+	budgets := newBudgets()
+	decision := r.decide(snapshot, budgets)
 	for range maxRounds {
 		// A label that a profile added may be what an enforcing profile matches.
 		if !decision.Allowed || len(decision.Patch) == 0 || !snapshot.enforcesMore(r.Namespace, &decision) {
@@ -36,11 +45,14 @@ func (r Request) Decide(snapshot *Snapshot) Decision {
 		}
 		again := r
 		again.Pod = decision.woven
-		next := again.decide(snapshot)
+		next := again.decide(snapshot, budgets)
 		if next.Allowed && len(next.Patch) == 0 {
 			break
 		}
 		decision = decision.then(next)
+	}
+	if !decision.Allowed {
+		decision.woven = r.Pod
 	}
 	return decision
 }
@@ -58,11 +70,16 @@ func (s *Snapshot) enforcesMore(namespace Namespace, decision *Decision) bool {
 }
 
 // decide decides about the Pod as it is.
-func (r Request) decide(snapshot *Snapshot) Decision {
+func (r Request) decide(snapshot *Snapshot, budgets *budgets) Decision {
 	if isExempt(snapshot, r.Namespace, r.Pod) {
 		return Decision{Allowed: true, woven: r.Pod}
 	}
-	d := decider{snapshot: snapshot, request: &r, namespace: r.Namespace, pod: r.Pod, bare: withoutReserved(r.Pod)}
+	d := decider{
+		snapshot: snapshot, request: &r, namespace: r.Namespace, pod: r.Pod, bare: withoutReserved(r.Pod), budgets: budgets,
+	}
+	d.matched = snapshot.matched(r.Namespace, d.bare.Labels)
+	d.options = snapshot.options.Weave
+	d.options.IsOurs, d.options.MayPrecede = d.isOurs, d.mayPrecede
 	d.hardening = injectors.HardeningFor(d.bare)
 	d.choose()
 	d.resolve()
@@ -86,6 +103,9 @@ type decider struct {
 	pod       *corev1.Pod
 	bare      *corev1.Pod // the Pod without what is reserved
 	hardening injectors.Hardening
+	matched   []*Profile // whose selectors choose the Pod
+	options   weave.Options
+	names     map[*Profile][]string // of the containers that profiles add, as they are asked for
 
 	candidates []*candidate
 	outcomes   []Outcome // of what has no candidate
@@ -94,7 +114,8 @@ type decider struct {
 
 	// What expressions see, made when the first asks.
 	view, namespaceObject any
-	values                map[string]any
+	values, strictValues  map[string]any
+	budgets               *budgets
 }
 
 // candidate is a profile that was asked for or that chose the Pod.
@@ -102,23 +123,36 @@ type candidate struct {
 	profile  *Profile
 	source   Source
 	enforced bool
+	// unjudged says that the candidate of a final Pod is there for those that read from it, and for nothing else.
+	unjudged bool
 	effectiveSpec
 	outcome  Outcome
 	problems []weave.Problem
 	present  bool // the Pod has what it adds
+
+	evaluated *evaluated // of a custom pattern: nil until its expressions are evaluated
+}
+
+// evaluated is what the expressions of a custom pattern yield for the Pod.
+type evaluated struct {
+	result   *injectors.CustomResult
+	problems []weave.Problem
 }
 
 // choose collects the candidates: what is asked for, and what policy adds to it.
 func (d *decider) choose() {
 	asked := requestOf(d.pod.Annotations, d.namespace)
-	if !d.request.Final {
-		d.chooseAsked(&asked)
-	}
+	d.chooseAsked(&asked)
 	woven := isWoven(d.pod)
-	for _, profile := range d.snapshot.matched(d.namespace, d.bare.Labels) {
+	inside := sort.Search(len(d.matched), func(i int) bool { return d.matched[i].Namespace != "" }) // the cluster's come first
+	for i, profile := range d.matched {
+		if i == inside+maxInside {
+			d.refuseRest(d.matched[i:])
+			break
+		}
 		switch {
 		case profile.match.enforce:
-		case asked.declined || d.request.Final:
+		case asked.declined:
 			continue
 		case woven && (d.isCandidate(profile.Name) || !d.has(profile)): // as by the entry of a match: what is woven is not chosen anew
 			continue
@@ -129,24 +163,45 @@ func (d *decider) choose() {
 	}
 }
 
+// refuseRest refuses those of the namespace's own profiles that choose the Pod and are too many, in one outcome.
+func (d *decider) refuseRest(rest []*Profile) {
+	told := rest[0]
+	if i := slices.IndexFunc(rest, func(p *Profile) bool { return policyOf(p) == v1alpha1.FailurePolicyFail }); i >= 0 {
+		told = rest[i]
+	}
+	outcome := told.outcome(SourceMatch)
+	outcome.Result, outcome.Reason = Rejected, ReasonTooManyProfiles
+	outcome.Message = fmt.Sprintf("%d PatternProfiles of namespace %s choose this Pod by their match; only the first %d by name apply, and "+
+		"not %s", len(rest)+maxInside, d.namespace.Name, maxInside, told.Scope())
+	d.refuse(outcome)
+}
+
 func (d *decider) isCandidate(name string) bool {
 	return slices.ContainsFunc(d.candidates, func(c *candidate) bool { return c.profile.Name == name })
+}
+
+// refuse notes an outcome of what has no candidate. In a final Pod only what is enforced is judged: the rest was, when it was woven.
+func (d *decider) refuse(outcome Outcome) {
+	if !d.request.Final || outcome.enforced {
+		d.outcomes = append(d.outcomes, outcome)
+	}
 }
 
 // chooseAsked collects what is asked for.
 func (d *decider) chooseAsked(asked *asked) {
 	for _, problem := range asked.problems {
-		d.outcomes = append(d.outcomes, Outcome{
-			Source: asked.source, Result: Rejected, Reason: problem.Reason, Message: problem.Message,
-		})
+		d.refuse(Outcome{Source: asked.source, Result: Rejected, Reason: problem.Reason, Message: problem.Message})
 	}
 	for _, name := range asked.names {
 		if profile := d.snapshot.asked(d.namespace, name); profile != nil {
-			d.candidates = append(d.candidates, &candidate{profile: profile, source: asked.source})
+			d.candidates = append(d.candidates, &candidate{profile: profile, source: asked.source, unjudged: d.request.Final})
+			continue
+		}
+		if d.request.Final {
 			continue
 		}
 		d.unknown = append(d.unknown, name)
-		d.outcomes = append(d.outcomes, Outcome{
+		d.refuse(Outcome{
 			Profile: name, Source: asked.source, Result: Rejected, Reason: ReasonProfileNotAvailable,
 			Message: fmt.Sprintf("profile %s is not available in namespace %s%s", name, d.namespace.Name,
 				suggest(name, d.snapshot.usable(d.namespace))),
@@ -160,7 +215,7 @@ func (d *decider) isChosen(profile *Profile) bool {
 		return true
 	}
 	untrue, problem := d.conditionsOf(profile)
-	if untrue == "" {
+	if untrue == "" || (problem == nil && profile.match.enforce && d.hasContainerOf(profile)) { // which has to be as it is added
 		return true
 	}
 	outcome := profile.outcome(SourceMatch)
@@ -169,7 +224,7 @@ func (d *decider) isChosen(profile *Profile) bool {
 	if problem != nil {
 		outcome.Result, outcome.Reason, outcome.Message = Rejected, problem.Reason, problem.Message
 	}
-	d.outcomes = append(d.outcomes, outcome)
+	d.refuse(outcome)
 	return false
 }
 
@@ -184,7 +239,9 @@ func (p *Profile) outcome(source Source) Outcome {
 // chooseByPolicy adds a profile that chose the Pod. A namespaced profile shadows a cluster profile for those who ask by name,
 // never for policy: of two different profiles of one name the cluster's stands, and the other is refused.
 func (d *decider) chooseByPolicy(profile *Profile) {
-	chosen := &candidate{profile: profile, source: SourceMatch, enforced: profile.match.enforce}
+	chosen := &candidate{
+		profile: profile, source: SourceMatch, enforced: profile.match.enforce, unjudged: d.request.Final && !profile.match.enforce,
+	}
 	i := slices.IndexFunc(d.candidates, func(c *candidate) bool { return c.profile.Name == profile.Name })
 	if i < 0 {
 		d.candidates = append(d.candidates, chosen)
@@ -192,7 +249,7 @@ func (d *decider) chooseByPolicy(profile *Profile) {
 	}
 	other := d.candidates[i]
 	if other.profile.Namespace == profile.Namespace { // the same one, if perhaps read anew
-		other.enforced = chosen.enforced
+		other.enforced, other.unjudged = chosen.enforced, chosen.unjudged
 		return
 	}
 	if profile.Namespace == "" {
@@ -202,7 +259,7 @@ func (d *decider) chooseByPolicy(profile *Profile) {
 	outcome.Result, outcome.Reason = Rejected, weave.ReasonNameCollision
 	outcome.Message = fmt.Sprintf("%s has the name of %s, which policy applies to this Pod; rename one of them",
 		chosen.profile.Scope(), other.profile.Scope())
-	d.outcomes = append(d.outcomes, outcome)
+	d.refuse(outcome)
 }
 
 // resolve finds the effective spec of every candidate, and whether the Pod has it already.
@@ -234,7 +291,7 @@ func (d *decider) resolve() {
 func (c *candidate) resolve(overrides []override) {
 	if len(c.profile.Problems) > 0 {
 		c.problems = []weave.Problem{{Reason: ReasonProfileNotReady, Message: fmt.Sprintf("%s cannot be used until it is mended: %s",
-			c.profile.Scope(), c.profile.Problems.ToAggregate())}}
+			c.profile.Scope(), told(c.profile.Problems))}}
 		return
 	}
 	c.effectiveSpec, c.problems = c.profile.effective(overrides)
@@ -244,8 +301,21 @@ func (c *candidate) resolve(overrides []override) {
 	}
 	if len(c.profile.Broken) > 0 {
 		c.outcome.Warning = fmt.Sprintf("%s cannot be used as it is; its last good revision, %s, was used: %s",
-			c.profile.Scope(), c.profile.Revision, c.profile.Broken.ToAggregate())
+			c.profile.Scope(), c.profile.Revision, told(c.profile.Broken))
 	}
+}
+
+// told says what is wrong with a profile to whoever creates a Pod.
+func told(problems field.ErrorList) string {
+	told := make([]string, 0, maxToldProblems+1)
+	for i, problem := range problems {
+		if i == maxToldProblems {
+			told = append(told, fmt.Sprintf("and %d more", len(problems)-i))
+			break
+		}
+		told = append(told, problem.Error())
+	}
+	return strings.Join(told, ", ")
 }
 
 func (d *decider) isUnknown(name string) bool { return slices.Contains(d.unknown, name) }
@@ -347,22 +417,30 @@ func dropPolicy(ordered []*candidate, problem weave.Problem) (dropped bool) {
 	return dropped
 }
 
-// ordered returns the candidates in the order in which they start.
+// ordered returns the candidates in the order in which they start: what is enforced first.
 func (d *decider) ordered() []*candidate {
-	byName := map[string]*candidate{}
-	sources := map[string][]string{}
+	byName, enforced := map[string]*candidate{}, map[string]bool{}
 	names := make([]string, 0, len(d.candidates))
 	for _, c := range d.candidates {
-		byName[c.profile.Name] = c
+		byName[c.profile.Name], enforced[c.profile.Name] = c, c.enforced
 		names = append(names, c.profile.Name)
-		sources[c.profile.Name] = slices.Concat(c.sources(), c.profile.after)
+	}
+	waitsFor := map[string][]string{}
+	for _, c := range d.candidates {
+		waitsFor[c.profile.Name] = slices.DeleteFunc(slices.Concat(c.sources(), c.profile.after), func(name string) bool {
+			other := byName[name]
+			return other == nil || !c.profile.mayMean(other.profile)
+		})
 	}
 	ordered := make([]*candidate, 0, len(names))
-	for _, name := range order(names, sources) {
+	for _, name := range order(names, enforced, waitsFor) {
 		ordered = append(ordered, byName[name])
 	}
 	return ordered
 }
+
+// mayMean tells whether a name in a profile may mean another: a ClusterPatternProfile never means one of a namespace.
+func (p *Profile) mayMean(other *Profile) bool { return p.Namespace != "" || other.Namespace == "" }
 
 // unfit says why nothing at all can be woven into the Pod; nil if something can.
 func (d *decider) unfit() *weave.Problem {
@@ -396,8 +474,14 @@ func (c *candidate) outcomesWith(weaver *weave.Weaver) []Outcome {
 		}
 		return []Outcome{c.outcome}
 	}
-	outcomes := make([]Outcome, len(c.problems))
-	for i, problem := range c.problems {
+	problems := c.problems
+	if excess := len(problems) - maxToldProblems; excess > 0 {
+		problems = append(slices.Clone(problems[:maxToldProblems]), weave.Problem{
+			Reason: problems[0].Reason, Message: fmt.Sprintf("profile %s: there are %d more problems", c.profile.Name, excess),
+		})
+	}
+	outcomes := make([]Outcome, len(problems))
+	for i, problem := range problems {
 		outcomes[i] = c.outcome
 		outcomes[i].Containers = nil
 		outcomes[i].Result, outcomes[i].Reason, outcomes[i].Message = Rejected, problem.Reason, problem.Message
@@ -411,36 +495,6 @@ func (o *Outcome) warning() string {
 		return fmt.Sprintf("Pillion left out profile %s: %s (%s)", o.Profile, o.Message, o.Reason)
 	}
 	return o.Warning
-}
-
-// withoutReserved returns the Pod without the containers, volumes and label that Pillion added earlier, so that weaving twice
-// sees what weaving once saw. It is the Pod itself if there are none.
-func withoutReserved(pod *corev1.Pod) *corev1.Pod {
-	isReserved := func(c corev1.Container) bool { return v1alpha1.IsReservedName(c.Name) }
-	_, labeled := pod.Labels[v1alpha1.InjectedKey]
-	if !labeled && !slices.ContainsFunc(pod.Spec.InitContainers, isReserved) && !slices.ContainsFunc(pod.Spec.Containers, isReserved) {
-		return pod
-	}
-	bare := *pod
-	bare.Labels = maps.Clone(pod.Labels)
-	delete(bare.Labels, v1alpha1.InjectedKey)
-	bare.Spec.InitContainers = slices.DeleteFunc(slices.Clone(pod.Spec.InitContainers), isReserved)
-	bare.Spec.Containers = slices.DeleteFunc(slices.Clone(pod.Spec.Containers), isReserved)
-	bare.Spec.Volumes = slices.DeleteFunc(slices.Clone(pod.Spec.Volumes), func(v corev1.Volume) bool {
-		return v1alpha1.IsReservedName(v.Name)
-	})
-	return &bare
-}
-
-// isWoven tells whether something was woven into the Pod, by the mark that the entries of the webhook configuration go by.
-func isWoven(pod *corev1.Pod) bool {
-	_, woven := pod.Labels[v1alpha1.InjectedKey]
-	return woven
-}
-
-func hasContainer(pod *corev1.Pod, name string) bool {
-	named := func(c corev1.Container) bool { return c.Name == name }
-	return slices.ContainsFunc(pod.Spec.InitContainers, named) || slices.ContainsFunc(pod.Spec.Containers, named)
 }
 
 func annotationBytes(pod *corev1.Pod) int {

@@ -181,7 +181,7 @@ func injectedBefore(pod *corev1.Pod) map[string]v1alpha1.Injected {
 	before := map[string]v1alpha1.Injected{}
 	for _, key := range slices.Sorted(maps.Keys(pod.Annotations)) {
 		value := pod.Annotations[key]
-		if key == v1alpha1.InjectedKey || strings.HasPrefix(key, v1alpha1.InjectedKey+".") {
+		if isInjectedKey(key) {
 			entries := map[string]v1alpha1.Injected{}
 			if json.Unmarshal([]byte(value), &entries) == nil {
 				for profile, entry := range entries {
@@ -191,6 +191,10 @@ func injectedBefore(pod *corev1.Pod) map[string]v1alpha1.Injected {
 		}
 	}
 	return before
+}
+
+func isInjectedKey(key string) bool {
+	return key == v1alpha1.InjectedKey || strings.HasPrefix(key, v1alpha1.InjectedKey+".")
 }
 
 // encode returns JSON with sorted keys.

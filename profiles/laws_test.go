@@ -669,7 +669,11 @@ func setDefaults(pod *corev1.Pod) {
 func setContainerDefaults(container *corev1.Container) {
 	setDefault(&container.TerminationMessagePath, corev1.TerminationMessagePathDefault)
 	setDefault(&container.TerminationMessagePolicy, corev1.TerminationMessageReadFile)
-	setDefault(&container.ImagePullPolicy, corev1.PullIfNotPresent)
+	pull := corev1.PullIfNotPresent
+	if name := container.Image[strings.LastIndexByte(container.Image, '/')+1:]; !strings.ContainsAny(name, ":@") || strings.HasSuffix(name, ":latest") {
+		pull = corev1.PullAlways
+	}
+	setDefault(&container.ImagePullPolicy, pull)
 	for i := range container.Ports {
 		setDefault(&container.Ports[i].Protocol, corev1.ProtocolTCP)
 	}

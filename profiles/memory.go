@@ -1,6 +1,8 @@
 package profiles
 
 import (
+	"crypto/sha256"
+	"encoding/json"
 	"sync"
 
 	"k8s.io/pod-security-admission/api"
@@ -11,8 +13,11 @@ import (
 	"github.com/pillion-dev/pillion/weave"
 )
 
-// maxRemembered bounds how many different things that depend on Pods are remembered.
-const maxRemembered = 1024
+// The bounds of what is remembered of what depends on Pods: how many, and how large each, as JSON. Together they bound the memory.
+const (
+	maxRemembered      = 1024
+	maxRememberedBytes = 16 << 10
+)
 
 // memory remembers what profiles add, which is the same for most Pods.
 type memory struct {
@@ -27,7 +32,7 @@ type fragmentKey struct {
 	profile   *Profile
 	source    *v1alpha1.Pattern // of the profile that it reads from; nil: it reads from none
 	hardening injectors.Hardening
-	result    string // of a custom pattern: see injectors.CustomResult
+	result    [sha256.Size]byte // of the results of a custom pattern's expressions
 }
 
 // added is what a profile adds, or why it cannot be made.
@@ -45,7 +50,9 @@ func (m *memory) remembered(key fragmentKey, build func() *added) *added {
 			return found.(*added) //nolint:forcetypeassert // nothing else is stored
 		}
 		made := build()
-		m.results.Add(key, made)
+		if len(made.problems) == 0 && sizeOf(&made.fragment) <= maxRememberedBytes {
+			m.results.Add(key, made)
+		}
 		return made
 	}
 	if found, ok := m.fixed.Load(key); ok {
@@ -64,6 +71,30 @@ func newAdded(fragment weave.Fragment, problems []weave.Problem) *added {
 		}
 	}
 	return &added{fragment: fragment, problems: problems}
+}
+
+// sizeOf returns about how many bytes of JSON a Fragment with JSON adds.
+func sizeOf(fragment *weave.Fragment) int {
+	size := 0
+	for _, items := range [][]json.RawMessage{fragment.JSON.InitContainers, fragment.JSON.Containers, fragment.JSON.Volumes} {
+		for _, item := range items {
+			size += len(item)
+		}
+	}
+	for _, pairs := range []map[string]string{fragment.Annotations, fragment.Labels} {
+		for key, value := range pairs {
+			size += len(key) + len(value)
+		}
+	}
+	for i := range fragment.Additions {
+		for j := range fragment.Additions[i].Env {
+			size += len(fragment.Additions[i].Env[j].Name) + len(fragment.Additions[i].Env[j].Value)
+		}
+		for j := range fragment.Additions[i].VolumeMounts {
+			size += len(fragment.Additions[i].VolumeMounts[j].MountPath) + len(fragment.Additions[i].VolumeMounts[j].SubPathExpr)
+		}
+	}
+	return size
 }
 
 // violationsAt returns what the Fragment adds that a Pod Security level does not allow.

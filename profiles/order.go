@@ -7,23 +7,32 @@ import (
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 )
 
-// order returns names so that every profile comes after those that it reads from, and otherwise by name. sources tells what a
-// profile reads from; names that are not among those to be ordered do not count. Profiles that read from each other in a
-// circle come last, by name.
-func order(names []string, sources map[string][]string) []string {
+// order returns names so that those that are first come before the others, every profile after those that it waits for, and otherwise
+// by name. waitsFor tells what a profile waits for; names that are not among those to be ordered do not count, nor, for what is first,
+// those that are not. Profiles that wait for each other in a circle come last among their like, by name.
+func order(names []string, isFirst map[string]bool, waitsFor map[string][]string) []string {
 	remaining := slices.Sorted(slices.Values(names))
 	ordered := make([]string, 0, len(remaining))
-	for len(remaining) > 0 {
-		next := slices.IndexFunc(remaining, func(name string) bool {
-			return !slices.ContainsFunc(sources[name], func(source string) bool {
-				return source != name && slices.Contains(remaining, source)
+	for _, first := range []bool{true, false} {
+		isDue := func(name string) bool {
+			return isFirst[name] == first && !slices.ContainsFunc(waitsFor[name], func(other string) bool {
+				return other != name && isFirst[other] == first && slices.Contains(remaining, other)
 			})
-		})
-		if next < 0 {
-			return append(ordered, remaining...)
 		}
-		ordered = append(ordered, remaining[next])
-		remaining = slices.Delete(remaining, next, next+1)
+		for {
+			next := slices.IndexFunc(remaining, isDue)
+			if next < 0 {
+				break
+			}
+			ordered = append(ordered, remaining[next])
+			remaining = slices.Delete(remaining, next, next+1)
+		}
+		remaining = slices.DeleteFunc(remaining, func(name string) bool {
+			if isFirst[name] == first { // in a circle
+				ordered = append(ordered, name)
+			}
+			return isFirst[name] == first
+		})
 	}
 	return ordered
 }

@@ -2,7 +2,6 @@ package profiles
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -77,7 +76,7 @@ func (p *Profile) effectiveCustom(overrides []override) (effectiveSpec, []weave.
 			problems = append(problems, *problem)
 			continue
 		}
-		err := checkText(override.value)
+		err := injectors.CheckText(override.value)
 		if err == nil {
 			given[override.path], err = p.custom.Parse(override.path, override.value)
 		}
@@ -138,7 +137,7 @@ func (p *Profile) mayOverride(path string) bool {
 
 // parse decodes an annotation's value as the field's type wants: a string field takes it literally, others are JSON.
 func (p *Profile) parse(override override) (any, error) {
-	if err := checkText(override.value); err != nil {
+	if err := injectors.CheckText(override.value); err != nil {
 		return nil, err
 	}
 	at, err := p.schema.typeAt(override.path)
@@ -155,11 +154,11 @@ func (p *Profile) parse(override override) (any, error) {
 	return value, checkTexts(value)
 }
 
-// checkTexts is checkText for all strings of a JSON value, which may be written as escapes.
+// checkTexts is injectors.CheckText for all strings of a JSON value, which may be written as escapes.
 func checkTexts(value any) error {
 	switch value := value.(type) {
 	case string:
-		return checkText(value)
+		return injectors.CheckText(value)
 	case []any:
 		for _, element := range value {
 			if err := checkTexts(element); err != nil {
@@ -168,8 +167,11 @@ func checkTexts(value any) error {
 		}
 	case map[string]any:
 		for key, element := range value {
-			if err := errors.Join(checkText(key), checkTexts(element)); err != nil {
-				return errUnsupportedText
+			if err := injectors.CheckText(key); err != nil {
+				return err
+			}
+			if err := checkTexts(element); err != nil {
+				return err
 			}
 		}
 	}
@@ -235,29 +237,10 @@ func annotationNames(overrides []override) string {
 	return "annotations " + strings.Join(names, ", ")
 }
 
-// errUnsupportedText says that a value holds what no configuration wants and no reader sees.
-var errUnsupportedText = errors.New("the value holds characters that cannot be seen or are not text " +
-	"(NUL or another control character, invalid UTF-8, or one that changes the direction of text); write it without them")
-
-// checkText refuses values that would look to a reader like something else than they are.
-func checkText(value string) error {
-	for _, r := range value {
-		switch {
-		case r == '\n', r == '\t', r == '\r':
-		case r < ' ', r == 0x7f, r >= 0x80 && r <= 0x9f, // C0 and C1 controls
-			r == '\uFFFD',                               // what decoding makes of invalid UTF-8
-			r == '\u061C', r == '\u200E', r == '\u200F', // marks of direction
-			r >= '\u202A' && r <= '\u202E', r >= '\u2066' && r <= '\u2069': // embeddings, overrides, isolates
-			return errUnsupportedText
-		}
-	}
-	return nil
-}
-
 // shown is a key of the user's for a message: as it is, unless a reader would not see it as it is or is made to read all day.
 func shown(key string) string {
 	const most = 253 + 1 + 63 // what the API server takes: a DNS name, a slash and a name
-	if len(key) <= most && checkText(key) == nil {
+	if len(key) <= most && injectors.CheckText(key) == nil {
 		return key
 	}
 	return strconv.QuoteToASCII(shorten(key))

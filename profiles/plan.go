@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -115,6 +116,21 @@ func (p *Plan) Of(profile *Profile) (*Selection, *Refusal) {
 	default:
 		return p.inside[policyOf(profile)], nil
 	}
+}
+
+// Expects tells whether a Pod that was sent to a path, and about which outcomes tell, is what the plan has sent there: one that a
+// profile of that entry chooses. Where an entry is called for more Pods than its profiles choose, any is.
+func (p *Plan) Expects(path string, outcomes []Outcome) bool {
+	id := path[strings.LastIndexByte(path, '/')+1:]
+	at := slices.IndexFunc(p.Selections, func(s Selection) bool { return s.id == id })
+	if at < 0 {
+		return false
+	}
+	s := &p.Selections[at]
+	if s.Inside || s.Wide || len(s.Namespaces.MatchLabels)+len(s.Namespaces.MatchExpressions)+len(s.Pods.MatchLabels)+len(s.Pods.MatchExpressions) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(outcomes, func(o Outcome) bool { return o.Namespace == "" && o.Profile != "" && p.cluster[o.Profile] == s })
 }
 
 // NewPlan decides which entries the profiles with match get. Profiles that cannot be used are among them, as far as their match

@@ -290,6 +290,22 @@ func TestRestrictedViolations(t *testing.T) {
 		"what takes an annotation of the Pod is not known": {
 			spec: fmt.Sprintf(custom, "", "{}", `${pod.metadata.annotations['a']}`),
 		},
+		"what reads the Pod is not known, whatever an ordinary one gets": {
+			spec: fmt.Sprintf(custom, "", "{runAsUser: \"${'debug' in pod.metadata.?labels.orValue({}) ? 0 : 1000}\"}", "a"),
+		},
+		"nor what reads the namespace": {
+			spec: fmt.Sprintf(custom, "", "{}", "${namespace.metadata.name}"),
+		},
+		"a violation that an ordinary Pod shows is one, whatever others get": {
+			spec:      fmt.Sprintf(custom, "", "{allowPrivilegeEscalation: \"${!('strict' in pod.metadata.?labels.orValue({}))}\"}", "a"),
+			wantKnown: true,
+			want: []string{`allowPrivilegeEscalation != false (container "pillion-x" must set ` +
+				`securityContext.allowPrivilegeEscalation=false)`},
+		},
+		"what reads only parameters with defaults is known": {
+			spec:      fmt.Sprintf(custom, "{name: a, type: boolean, default: true}", `{runAsNonRoot: "${params.a}"}`, "${profile.name}"),
+			wantKnown: true,
+		},
 		"a profile that cannot be used is not known": {spec: "gitSync: {}"},
 	}
 	for name, test := range tests {

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/pillion-dev/pillion/profiles"
 )
@@ -109,7 +110,7 @@ func TestNothingDeclinesWhatIsEnforced(t *testing.T) {
 		"a profile of the tenant in its way": {
 			metadata: `{annotations: {pillion.dev/inject: mine}}`,
 			profiles: []source{namespaced("web", "mine", gitSync)},
-			want:     []string{"web/mine Annotation Rejected MountPathCollision", "site Match Applied Applied"}, denied: true,
+			want:     []string{"site Match Applied Applied", "web/mine Annotation Rejected MountPathCollision"}, denied: true,
 		},
 		"a profile of the tenant of its name": {
 			metadata: `{annotations: {pillion.dev/inject: site}}`,
@@ -180,7 +181,9 @@ func TestTheFinalPodIsHeldToWhatIsEnforced(t *testing.T) {
 		},
 		"moved out of scope": {func(pod *corev1.Pod) { pod.Labels["exempt"] = "" }, nil},
 		"given more resources by another webhook": {
-			func(pod *corev1.Pod) { containerOf(pod, "pillion-site").Resources = corev1.ResourceRequirements{} },
+			func(pod *corev1.Pod) {
+				containerOf(pod, "pillion-site").Resources.Limits[corev1.ResourceMemory] = resource.MustParse("1Gi")
+			},
 			[]string{"site Match Skipped Enforced"},
 		},
 	}
@@ -245,7 +248,7 @@ func TestAPodThatWeavingBringsIntoScopeGetsWhatIsEnforced(t *testing.T) {
 		t.Error(diff)
 	}
 	second := profiles.Decide(snapshot, web(), first.Pod())
-	if diff := cmp.Diff([]string{"labels Annotation Skipped AlreadyInjected", "site Match Skipped AlreadyInjected"}, outcomes(&second)); diff != "" {
+	if diff := cmp.Diff([]string{"site Match Skipped AlreadyInjected", "labels Annotation Skipped AlreadyInjected"}, outcomes(&second)); diff != "" {
 		t.Error(diff)
 	}
 	if len(second.Patch) > 0 {

@@ -59,6 +59,7 @@ type Profile struct {
 	document       []byte  // the pattern's field as JSON, with defaults
 	configuration  string
 	custom         *injectors.Custom      // nil: a built-in pattern
+	declared       *declared              // by the template of a custom pattern
 	bound          *injectors.BoundCustom // with the parameters' defaults; nil if one is required
 	overridable    []string
 	after          []string
@@ -179,10 +180,11 @@ func (c *Compiler) compile(object map[string]any, cluster bool) *Profile {
 
 	compileAt := func(at int64) *Profile {
 		profile := c.compileSpec(object, cluster)
-		profile.Generation, profile.Created, profile.Deleted = at, created, deleted
+		profile.Problems = cappedProblems(profile.Problems)
+		profile.Generation, profile.Created = at, created
 		profile.settled = released || observed >= generation
 		if deleted {
-			profile.match = nil // those who ask keep it; policy ends
+			profile.endPolicy()
 		}
 		return profile
 	}
@@ -206,6 +208,17 @@ func (c *Compiler) compile(object map[string]any, cluster bool) *Profile {
 	return profile
 }
 
+// maxProblems bounds how many problems of one profile are told: whoever mends a hundred is told of the next.
+const maxProblems = 100
+
+func cappedProblems(problems field.ErrorList) field.ErrorList {
+	if len(problems) <= maxProblems {
+		return problems
+	}
+	more := field.Invalid(field.NewPath("spec"), field.OmitValueType{}, fmt.Sprintf("there are %d more problems", len(problems)-maxProblems))
+	return append(slices.Clone(problems[:maxProblems]), more)
+}
+
 // insteadOf returns the profile as the last good one, in place of one with problems.
 func (p *Profile) insteadOf(problems field.ErrorList) *Profile {
 	standIn := *p
@@ -213,20 +226,26 @@ func (p *Profile) insteadOf(problems field.ErrorList) *Profile {
 	return &standIn
 }
 
+// endPolicy makes the profile one that is deleted: those who ask keep it, and it chooses nobody any more.
+func (p *Profile) endPolicy() { p.Deleted, p.match = true, nil }
+
 // Keep returns what serves once an object that compiled to before compiles to after: after, unless that cannot be used, before can, and
 // the controller has not yet seen the new spec, so that the status does not tell the last good one yet.
 func Keep(before, after *Profile) *Profile {
 	if before == nil || len(before.Problems) > 0 || after.settled {
 		return after
 	}
+	kept := after
 	switch {
 	case len(after.Problems) > 0:
-		return before.insteadOf(after.Problems)
+		kept = before.insteadOf(after.Problems)
 	case len(after.Broken) > 0 && before.Generation > after.Generation:
-		return before.insteadOf(after.Broken)
-	default:
-		return after
+		kept = before.insteadOf(after.Broken)
 	}
+	if kept != after && after.Deleted {
+		kept.endPolicy()
+	}
+	return kept
 }
 
 // lastGood is the last good spec as the status has it.
@@ -349,7 +368,7 @@ func (c *Compiler) completePattern(profile *Profile, spec *v1alpha1.ClusterPatte
 	problems = append(problems, errs...)
 	problems = append(problems, overridableParameters(spec, path)...)
 	if len(problems) == 0 {
-		profile.custom = custom
+		profile.custom, profile.declared = custom, declaredBy(spec.Custom.Template.Raw)
 		if bound, missing := custom.Bind(nil); len(missing) == 0 {
 			profile.bound = bound
 		}

@@ -34,4 +34,9 @@ const (
 	ReasonEnforced weave.Reason = "Enforced"
 	// ReasonPodSecurity says that what the profile adds is not allowed by the Pod Security Standard that the namespace enforces.
 	ReasonPodSecurity weave.Reason = "PodSecurity"
+	// ReasonTooManyProfiles says that too many of the namespace's own profiles choose the Pod.
+	ReasonTooManyProfiles weave.Reason = "TooManyProfiles"
+	// ReasonPodResourcesExceeded says that the Pod's containers, with those that the profile adds, have more than the Pod's own
+	// resources (spec.resources) allow.
+	ReasonPodResourcesExceeded weave.Reason = "PodResourcesExceeded"
 )

@@ -1,6 +1,7 @@
 package profiles
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -86,8 +87,17 @@ func newSchema(props *apiextensions.JSONSchemaProps, root bool) (*schema, error)
 	}, nil
 }
 
-// apply sets the defaults in object, which is changed, and returns all that is wrong with it, unknown fields included.
+// apply sets the defaults in object, which is changed, and returns all that is wrong with it, unknown fields included, in the order of
+// the fields: the validators that are used walk over maps.
 func (s *schema) apply(path *field.Path, object map[string]any) field.ErrorList {
+	errs := s.validate(path, object)
+	slices.SortStableFunc(errs, func(a, b *field.Error) int {
+		return cmp.Or(strings.Compare(a.Field, b.Field), strings.Compare(a.Error(), b.Error()))
+	})
+	return errs
+}
+
+func (s *schema) validate(path *field.Path, object map[string]any) field.ErrorList {
 	errs := s.prune(path, object)
 	if endless := endlessQuantities(path, object, s.structural); len(endless) > 0 {
 		return append(errs, endless...)

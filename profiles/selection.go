@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/injectors"
 	"github.com/pillion-dev/pillion/weave"
 )
 
@@ -62,7 +63,7 @@ func parseRequest(value, separator, where string, source Source) asked {
 		refuse("is empty; write the names of profiles, joined by %q, or none", separator)
 		return parsed
 	}
-	if err := checkText(value); err != nil {
+	if err := injectors.CheckText(value); err != nil {
 		refuse("cannot be read: %v", err)
 		return parsed
 	}

@@ -1,6 +1,7 @@
 package profiles
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -39,8 +40,8 @@ type Snapshot struct {
 	enforces   bool                           // some profile does
 	plan       *Plan
 	security   *podSecurity
-	// live are profiles that were read from the API server after the Snapshot was made; they come first.
-	live []*Profile
+	// given are the profiles that it was made of.
+	given []*Profile
 	// memory remembers what profiles add. Nothing but the time that a decision takes depends on it.
 	memory *memory
 }
@@ -59,13 +60,13 @@ func NewSnapshot(options Options, profiles []*Profile) *Snapshot {
 	for _, profile := range sorted {
 		s.put(profile)
 	}
+	s.given = slices.Clone(sorted)
+	problems := s.problemsBesides(sorted)
 	for i, profile := range sorted {
-		if errs := s.problemsAfter(profile); len(errs) > 0 {
+		if errs := problems[profile]; len(errs) > 0 {
 			sorted[i] = profile.unusable(errs)
+			s.put(sorted[i])
 		}
-	}
-	for _, profile := range sorted {
-		s.put(profile)
 	}
 	s.plan = NewPlan(sorted, options.ExcludedNamespaces)
 	s.index(sorted)
@@ -111,16 +112,18 @@ func (s *Snapshot) Profile(namespace, name string) *Profile { return s.find(name
 // Plan returns which Pods the API server has to send for the profiles' match.
 func (s *Snapshot) Plan() *Plan { return s.plan }
 
-// With returns a Snapshot that also has profiles that were read from the API server just now, ahead of what it had of their
-// names. It is cheap: the rest is shared.
+// With returns a Snapshot that also has profiles that were read from the API server just now, in place of what it had of their names.
+// Each may be one that others wait for, or that gets or takes an entry: all are looked at together again.
 func (s *Snapshot) With(live ...*Profile) *Snapshot {
 	if len(live) == 0 {
 		return s
 	}
-	overlaid := *s
-	overlaid.live = slices.Concat(live, s.live)
-	overlaid.memory = newMemory() // the live ones are gone after this request, and must be forgotten with it
-	return &overlaid
+	isLive := map[[2]string]bool{}
+	for _, profile := range live {
+		isLive[[2]string{profile.Namespace, profile.Name}] = true
+	}
+	given := slices.DeleteFunc(slices.Clone(s.given), func(p *Profile) bool { return isLive[[2]string{p.Namespace, p.Name}] })
+	return NewSnapshot(s.options, append(given, live...))
 }
 
 // Len returns the number of profiles.
@@ -145,11 +148,6 @@ func (s *Snapshot) asked(namespace Namespace, name string) *Profile {
 }
 
 func (s *Snapshot) find(namespace, name string) *Profile {
-	for _, profile := range s.live {
-		if profile.Namespace == namespace && profile.Name == name {
-			return profile
-		}
-	}
 	if namespace == "" {
 		return s.cluster[name]
 	}
@@ -171,7 +169,8 @@ func (s *Snapshot) usable(namespace Namespace) []string {
 	return slices.Compact(names)
 }
 
-// matched returns the profiles that choose a Pod by their match, sorted.
+// matched returns the profiles that choose a Pod by their match: those that enforce first, for what expressions cost in all is bounded,
+// then the cluster's, and by their names.
 func (s *Snapshot) matched(namespace Namespace, podLabels map[string]string) []*Profile {
 	matched := s.matching.matching(namespace.Labels, podLabels)
 	for _, profile := range s.inside[namespace.Name] {
@@ -179,26 +178,22 @@ func (s *Snapshot) matched(namespace Namespace, podLabels map[string]string) []*
 			matched = append(matched, profile)
 		}
 	}
-	if len(s.live) > 0 {
-		matched = s.replacedByLive(matched, namespace, podLabels)
-	}
-	slices.SortFunc(matched, byName)
+	slices.SortFunc(matched, func(a, b *Profile) int {
+		return cmp.Or(first(a.match.enforce, b.match.enforce), first(a.Namespace == "", b.Namespace == ""), byName(a, b))
+	})
 	return matched
 }
 
-// replacedByLive returns the profiles that chose a Pod with those that were read live in place of what memory had of them.
-func (s *Snapshot) replacedByLive(matched []*Profile, namespace Namespace, podLabels map[string]string) []*Profile {
-	current := slices.DeleteFunc(matched, func(profile *Profile) bool { return s.find(profile.Namespace, profile.Name) != profile })
-	for _, profile := range s.live {
-		if profile.match == nil || s.find(profile.Namespace, profile.Name) != profile || slices.Contains(current, profile) {
-			continue
-		}
-		inScope := profile.Namespace == "" || profile.Namespace == namespace.Name
-		if inScope && profile.match.matches(namespace.Labels, podLabels) {
-			current = append(current, profile)
-		}
+// first compares so that what is true comes first.
+func first(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	default:
+		return 1
 	}
-	return current
 }
 
 func byName(a, b *Profile) int {

@@ -176,10 +176,12 @@ var defaults = map[string][]any{
 	"divisor":           {"0"},
 	"expirationSeconds": {int64(60 * 60)},
 	"failureThreshold":  {int64(3)},
+	"mountPropagation":  {string(corev1.MountPropagationNone)},
 	"path":              {"/"}, // of an HTTP probe
 	"periodSeconds":     {int64(10)},
 	"procMount":         {string(corev1.DefaultProcMount)},
 	"protocol":          {string(corev1.ProtocolTCP)},
+	"recursiveReadOnly": {string(corev1.RecursiveReadOnlyDisabled)},
 	"scheme":            {string(corev1.URISchemeHTTP)},
 	"service":           {""}, // of a gRPC probe
 	"successThreshold":  {int64(1)},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -13,7 +14,7 @@ import (
 const serviceAccountPath = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 var (
-	// unheldFields of a container are the cluster's to change: LimitRanger sets resources, AlwaysPullImages the pull policy.
+	// unheldFields of a container are not compared as they are: the cluster may change them, most of them within bounds (bounds.go).
 	unheldFields = []string{"name", "resources", "imagePullPolicy", "terminationMessagePath", "terminationMessagePolicy"}
 
 	// runningFields change what a container runs, how long, or as whom. One that the Fragment does not set must not be there.
@@ -32,6 +33,7 @@ func Differences(pod *corev1.Pod, fragment *Fragment, options Options) []string 
 		d.container(&fragment.InitContainers[i], "an init container", pod.Spec.InitContainers, pod.Spec.Containers)
 	}
 	d.order(fragment.InitContainers)
+	d.ahead(fragment.InitContainers, options)
 	for i := range fragment.Containers {
 		d.container(&fragment.Containers[i], "a regular container", pod.Spec.Containers, pod.Spec.InitContainers)
 	}
@@ -39,6 +41,7 @@ func Differences(pod *corev1.Pod, fragment *Fragment, options Options) []string 
 		d.volume(&fragment.Volumes[i])
 	}
 	d.additions(fragment.Additions, options)
+	d.writers(fragment, options)
 	d.keys("annotation", fragment.Annotations, pod.Annotations)
 	d.keys("label", fragment.Labels, pod.Labels)
 	d.secretsAndHosts(fragment)
@@ -64,6 +67,7 @@ func (d *differences) container(want *corev1.Container, kind string, list, other
 		if wanted, there, ok := d.asMaps(where, want, got); ok {
 			c := comparison{d, where}
 			c.containers(wanted, there)
+			c.bounds(want, got)
 		}
 	case find(otherList, want.Name) != nil:
 		d.report("%s has to be %s, as profile %s says", where, kind, d.profile)
@@ -88,6 +92,19 @@ func (d *differences) order(containers []corev1.Container) {
 	}
 }
 
+// ahead holds what starts ahead of the Fragment's init containers to names that may: an init container of the Pod's own that
+// never ends would keep them from starting at all.
+func (d *differences) ahead(containers []corev1.Container, options Options) {
+	list := d.pod.Spec.InitContainers
+	first := slices.IndexFunc(list, func(c corev1.Container) bool { return find(containers, c.Name) != nil })
+	for i := range first {
+		if !options.mayPrecede(list[i].Name) {
+			d.report("container %s starts before container %s, and profile %s lets none of the Pod's own do so",
+				list[i].Name, list[first].Name, d.profile)
+		}
+	}
+}
+
 func (d *differences) volume(want *corev1.Volume) {
 	where := "volume " + want.Name
 	got := findVolume(d.pod, want.Name)
@@ -98,65 +115,6 @@ func (d *differences) volume(want *corev1.Volume) {
 	if wanted, there, ok := d.asMaps(where, want, got); ok {
 		c := comparison{d, where}
 		c.objects("", wanted, there)
-	}
-}
-
-func (d *differences) additions(additions []Addition, options Options) {
-	w := Weaver{pod: d.pod, options: options}
-	for i := range additions {
-		containers, missing := w.targets(&additions[i])
-		for _, name := range missing {
-			d.report("container %s, which profile %s is for, is missing", name, d.profile)
-		}
-		someone := len(additions[i].Containers) == 0 && slices.ContainsFunc(containers, func(c *corev1.Container) bool {
-			return d.gained(c, &additions[i]) == wholly
-		})
-		for _, container := range containers {
-			if someone && d.gained(container, &additions[i]) == nothing {
-				continue // another webhook put it there after the Pod was woven
-			}
-			for j := range additions[i].Env {
-				if name := additions[i].Env[j].Name; !hasEnv(container, name) {
-					d.report("container %s is without %s in its environment, which profile %s sets", container.Name, name, d.profile)
-				}
-			}
-			for j := range additions[i].VolumeMounts {
-				if m := &additions[i].VolumeMounts[j]; !hasMount(container, m) {
-					d.report("container %s is without volume %s at %s, which profile %s mounts", container.Name, m.Name, m.MountPath, d.profile)
-				}
-			}
-		}
-	}
-}
-
-// How much of an Addition a container has.
-type gain int
-
-const (
-	nothing gain = iota
-	partly
-	wholly
-)
-
-func (d *differences) gained(container *corev1.Container, addition *Addition) gain {
-	has := 0
-	for i := range addition.Env {
-		if hasEnv(container, addition.Env[i].Name) {
-			has++
-		}
-	}
-	for i := range addition.VolumeMounts {
-		if hasMount(container, &addition.VolumeMounts[i]) {
-			has++
-		}
-	}
-	switch has {
-	case len(addition.Env) + len(addition.VolumeMounts):
-		return wholly
-	case 0:
-		return nothing
-	default:
-		return partly
 	}
 }
 
@@ -186,6 +144,15 @@ func (d *differences) secretsAndHosts(fragment *Fragment) {
 			}
 		}
 	}
+	addresses := hostAddresses(fragment.HostAliases)
+	for _, alias := range d.pod.Spec.HostAliases {
+		for _, name := range alias.Hostnames {
+			if own := addresses[name]; own != nil && !slices.Contains(own, alias.IP) {
+				d.report("host alias %s has the address %s, and profile %s gives it no other than %s",
+					name, alias.IP, d.profile, strings.Join(own, ", "))
+			}
+		}
+	}
 }
 
 // containers compares containers: what the Fragment sets is there, and nothing else that changes what runs.
@@ -207,6 +174,7 @@ func (c *comparison) containers(want, got map[string]any) {
 	}
 	c.extraMounts(want["volumeMounts"], got["volumeMounts"])
 	c.extraEnv(want["env"], got["env"])
+	c.orderOfEnv(want["env"], got["env"])
 }
 
 // extraMounts reports mounts that hide something of the image: all but that of the Pod's ServiceAccount.
@@ -226,6 +194,29 @@ func (c *comparison) extraEnv(want, got any) {
 	for _, variable := range items(got) {
 		if name, _ := variable["name"].(string); !names[name] {
 			c.extra("env["+name+"]", variable)
+		}
+	}
+}
+
+// orderOfEnv holds the Fragment's variables to their order: in a value, $(NAME) is one that stands before it.
+func (c *comparison) orderOfEnv(want, got any) {
+	names := keysOf(want, "env")
+	var wanted, there []string
+	for _, variable := range items(want) {
+		wanted = append(wanted, text(variable, "name"))
+	}
+	for _, variable := range items(got) {
+		if name := text(variable, "name"); names[name] {
+			there = append(there, name)
+		}
+	}
+	if len(there) != len(wanted) {
+		return // told already
+	}
+	for i := range wanted {
+		if there[i] != wanted[i] {
+			c.report("%s has env[%s] before env[%s], and profile %s has it after it", c.where, there[i], wanted[i], c.profile)
+			return
 		}
 	}
 }

@@ -14,24 +14,30 @@ type (
 	hostSide struct{ address, owner string }
 )
 
-// collidingHostAliases finds host names that the Pod, or a Fragment that was taken, gives another address. Several addresses of
-// one name on one side are that side's own business: it may have one of each family.
+// collidingHostAliases finds host names that the Pod, or a Fragment that was taken, gives another address, be it beside the same
+// one: of the lines of /etc/hosts the first wins, and of two families the one that a program prefers. Several addresses of a name
+// are no collision where both sides have them all.
 func (w *Weaver) collidingHostAliases(fragment *Fragment) []Problem {
 	if len(fragment.HostAliases) == 0 {
 		return nil
 	}
 	var problems []Problem
-	sides := w.hostSides()
+	sides, addresses := w.hostSides(), hostAddresses(fragment.HostAliases)
 	for _, alias := range fragment.HostAliases {
 		for _, name := range alias.Hostnames {
 			present := sides[name]
-			same := func(side hostSide) bool { return side.address == alias.IP }
-			if len(present) == 0 || slices.ContainsFunc(present, same) {
+			if len(present) == 0 {
 				continue
 			}
-			problems = append(problems, collision(ReasonHostAliasCollision, fragment,
-				"gives the host %s the address %s, and %s gives it %s; let both give it one address, or rename one of them",
-				name, alias.IP, present[0].owner, present[0].address))
+			other := 0
+			if slices.ContainsFunc(present, func(side hostSide) bool { return side.address == alias.IP }) {
+				other = slices.IndexFunc(present, func(side hostSide) bool { return !slices.Contains(addresses[name], side.address) })
+			}
+			if other >= 0 {
+				problems = append(problems, collision(ReasonHostAliasCollision, fragment,
+					"gives the host %s the address %s, and %s gives it %s; let both give it one address, or rename one of them",
+					name, alias.IP, present[other].owner, present[other].address))
+			}
 		}
 	}
 	return problems
@@ -52,6 +58,17 @@ func (w *Weaver) hostSides() map[string][]hostSide {
 		note(w.fragments[i].HostAliases, "profile "+w.fragments[i].Profile)
 	}
 	return sides
+}
+
+// hostAddresses returns the addresses of every host name.
+func hostAddresses(aliases []corev1.HostAlias) map[string][]string {
+	addresses := map[string][]string{}
+	for _, alias := range aliases {
+		for _, name := range alias.Hostnames {
+			addresses[name] = append(addresses[name], alias.IP)
+		}
+	}
+	return addresses
 }
 
 // hostEntries returns what the Pod has.

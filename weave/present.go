@@ -74,16 +74,21 @@ func (p *presence) expectAdditions(additions []Addition, options Options) {
 				p.expect(hasEnv(container, additions[i].Env[j].Name))
 			}
 			for j := range additions[i].VolumeMounts {
-				p.expect(hasMount(container, &additions[i].VolumeMounts[j]))
+				p.expect(findMount(container, &additions[i].VolumeMounts[j]) != nil)
 			}
 		}
 	}
 }
 
-func hasMount(container *corev1.Container, mount *corev1.VolumeMount) bool {
-	return slices.ContainsFunc(container.VolumeMounts, func(present corev1.VolumeMount) bool {
+// findMount returns the container's mount of the same volume at the same path, whatever else there is to it.
+func findMount(container *corev1.Container, mount *corev1.VolumeMount) *corev1.VolumeMount {
+	i := slices.IndexFunc(container.VolumeMounts, func(present corev1.VolumeMount) bool {
 		return present.Name == mount.Name && present.MountPath == mount.MountPath
 	})
+	if i < 0 {
+		return nil
+	}
+	return &container.VolumeMounts[i]
 }
 
 func findVolume(pod *corev1.Pod, name string) *corev1.Volume {

@@ -208,8 +208,20 @@ func TestDifferencesOfThePodAroundContainers(t *testing.T) {
 	}{
 		"what the API server and other webhooks set": {func(*corev1.PodSpec) {}, nil},
 		"a container is missing": {func(spec *corev1.PodSpec) {
-			spec.InitContainers = spec.InitContainers[1:]
+			spec.InitContainers = spec.InitContainers[2:]
 		}, []string{"container pillion-x-first, which profile x adds, is missing"}},
+		"an init container of the Pod's own comes first": {func(spec *corev1.PodSpec) {
+			spec.InitContainers[0], spec.InitContainers[1] = spec.InitContainers[1], spec.InitContainers[0]
+		}, precedes("injected-by-others")},
+		"a mesh and another profile come first": {func(spec *corev1.PodSpec) {
+			spec.InitContainers = append([]corev1.Container{{Name: "istio-init"}, {Name: "pillion-other"}}, spec.InitContainers...)
+		}, nil},
+		"all init containers are missing": {func(spec *corev1.PodSpec) {
+			spec.InitContainers = spec.InitContainers[3:]
+		}, []string{
+			"container pillion-x-first, which profile x adds, is missing",
+			"container pillion-x, which profile x adds, is missing",
+		}},
 		"an ephemeral container is none of ours": {func(spec *corev1.PodSpec) {
 			spec.Containers = spec.Containers[:1]
 			spec.EphemeralContainers = []corev1.EphemeralContainer{
@@ -247,6 +259,12 @@ func TestDifferencesOfThePodAroundContainers(t *testing.T) {
 			"image pull secret pull, which profile x adds, is missing",
 			"host alias db for 10.0.0.1, which profile x adds, is missing",
 		}},
+		"a host name has another address, too": {func(spec *corev1.PodSpec) {
+			spec.HostAliases = append([]corev1.HostAlias{{IP: "127.0.0.1", Hostnames: []string{"other", "db"}}}, spec.HostAliases...)
+		}, []string{"host alias db has the address 127.0.0.1, and profile x gives it no other than 10.0.0.1"}},
+		"a host name has an address of the other family, too": {func(spec *corev1.PodSpec) {
+			spec.HostAliases = append(spec.HostAliases, corev1.HostAlias{IP: "::1", Hostnames: []string{"db"}})
+		}, []string{"host alias db has the address ::1, and profile x gives it no other than 10.0.0.1"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -311,6 +329,10 @@ func TestDifferencesOfAContainer(t *testing.T) {
 			func(c *corev1.Container) { c.Env = append(c.Env, corev1.EnvVar{Name: "PATH", Value: "/x"}) },
 			sets("env[PATH]", `{"name":"PATH","value":"/x"}`),
 		},
+		"variables in another order": {
+			func(c *corev1.Container) { c.Env[0], c.Env[2] = c.Env[2], c.Env[0] },
+			"container pillion-x has env[NODE] before env[A], and profile x has it after it",
+		},
 		"variables from elsewhere": {
 			func(c *corev1.Container) { c.EnvFrom = []corev1.EnvFromSource{{Prefix: "P"}} }, sets("envFrom", `[{"prefix":"P"}]`),
 		},
@@ -319,6 +341,12 @@ func TestDifferencesOfAContainer(t *testing.T) {
 		},
 		"a part of the volume": {
 			func(c *corev1.Container) { c.VolumeMounts[0].SubPath = "x" }, sets("volumeMounts[/data].subPath", `"x"`),
+		},
+		"a mount that propagates": {
+			func(c *corev1.Container) {
+				c.VolumeMounts[0].MountPropagation = new(corev1.MountPropagationHostToContainer)
+			},
+			sets("volumeMounts[/data].mountPropagation", `"HostToContainer"`),
 		},
 		"one more mount": {
 			func(c *corev1.Container) {
@@ -375,6 +403,32 @@ func TestAVariableThatTheProfileSetsTwice(t *testing.T) {
 	}
 	if got := weave.Differences(pod, &fragment, options()); len(got) > 0 {
 		t.Errorf("what the profile says is a difference: %q", got)
+	}
+}
+
+func precedes(name string) []string {
+	return []string{"container " + name + " starts before container pillion-x-first, and profile x lets none of the Pod's own do so"}
+}
+
+func TestWhoMayPrecedeIsTheCallersToSay(t *testing.T) {
+	settings := options()
+	settings.MayPrecede = func(name string) bool { return name == "pillion-enforced" }
+	tests := map[string]struct {
+		ahead string
+		want  []string
+	}{
+		"one that may":           {"pillion-enforced", nil},
+		"one that leads others":  {"istio-init", precedes("istio-init")},
+		"one of a reserved name": {"pillion-own", precedes("pillion-own")},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			pod, fragment := heldIn(t), held(t)
+			pod.Spec.InitContainers = append([]corev1.Container{{Name: test.ahead}}, pod.Spec.InitContainers...)
+			if diff := cmp.Diff(test.want, weave.Differences(pod, &fragment, settings)); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
 

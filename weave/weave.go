@@ -11,13 +11,11 @@ import (
 
 	"github.com/mattbaird/jsonpatch"
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/pillion-dev/pillion/api/v1alpha1"
 )
 
-// safeToEvictKey lists the emptyDirs of a Pod that the cluster autoscaler may delete with it; an emptyDir that is not listed
+// SafeToEvictKey lists the emptyDirs of a Pod that the cluster autoscaler may delete with it; an emptyDir that is not listed
 // keeps the node from being scaled down.
-const safeToEvictKey = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
+const SafeToEvictKey = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
 
 // Marks are annotations and labels that the weaving as a whole puts on the Pod. A key that the Pod has is left as it is.
 type Marks struct {
@@ -57,13 +55,14 @@ func (w *Weaver) Weave(order []string, marks Marks) (*corev1.Pod, []jsonpatch.Js
 	return &woven, p.operations
 }
 
-// place returns the index at which init containers go: behind those of a mesh that lead the list, and behind Pillion's own of
-// an earlier weaving, ahead of the app's.
+// place returns the index at which init containers go: behind those of a mesh that lead the list, and behind those of an earlier
+// weaving that PlaceBehind was told of, ahead of the app's. A reserved name alone does not make a container one of ours: the app could
+// have its own start ahead of what is woven.
 func (w *Weaver) place() int {
 	place := 0
 	for place < len(w.pod.Spec.InitContainers) {
 		name := w.pod.Spec.InitContainers[place].Name
-		if !v1alpha1.IsReservedName(name) && !slices.Contains(w.options.LeadingContainers, name) {
+		if !w.ours[name] && !slices.Contains(w.options.LeadingContainers, name) {
 			break
 		}
 		place++
@@ -94,7 +93,7 @@ func (w *Weaver) metadata(fragments []taken, marks Marks) Marks {
 	addMissing(all.Annotations, marks.Annotations, w.pod.Annotations)
 	addMissing(all.Labels, marks.Labels, w.pod.Labels)
 	if len(emptyDirs) > 0 {
-		addMissing(all.Annotations, map[string]string{safeToEvictKey: strings.Join(emptyDirs, ",")}, w.pod.Annotations)
+		addMissing(all.Annotations, map[string]string{SafeToEvictKey: strings.Join(emptyDirs, ",")}, w.pod.Annotations)
 	}
 	return all
 }

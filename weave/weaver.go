@@ -17,6 +17,29 @@ type Options struct {
 	// Pod's list: a startup probe ahead of a mesh's proxy would block it for ever. None of them gains anything from an
 	// Addition that names no containers.
 	LeadingContainers []string
+
+	// IsOurs tells by its name whether a container that the Pod has is one that a profile adds, which gains nothing from an
+	// Addition that names no containers. Nil: all those with reserved names. It has to say the same of a Pod before and after
+	// it is woven, but for what the weaving adds.
+	IsOurs func(name string) bool
+
+	// MayPrecede tells by its name whether an init container may start ahead of all that Differences compares. Nil: those of
+	// LeadingContainers and those with reserved names.
+	MayPrecede func(name string) bool
+}
+
+func (o *Options) isOurs(name string) bool {
+	if o.IsOurs != nil {
+		return o.IsOurs(name)
+	}
+	return v1alpha1.IsReservedName(name)
+}
+
+func (o *Options) mayPrecede(name string) bool {
+	if o.MayPrecede != nil {
+		return o.MayPrecede(name)
+	}
+	return v1alpha1.IsReservedName(name) || slices.Contains(o.LeadingContainers, name)
 }
 
 // Weaver collects Fragments for one Pod, refuses those that collide, and weaves the rest.
@@ -31,6 +54,7 @@ type Weaver struct {
 	hostPorts                                map[portKey]string // of the node, made when the first is noted
 	mounts                                   map[string][]mount
 	env                                      map[envKey]string
+	ours                                     map[string]bool // containers of an earlier weaving, made when the first is noted
 }
 
 type (
@@ -81,13 +105,24 @@ func (w *Weaver) occupy(container *corev1.Container) {
 		w.ports[portOf(port.ContainerPort, port.Protocol)] = owner
 		w.noteHostPort(port, owner)
 	}
-	for _, m := range container.VolumeMounts {
-		w.mounts[container.Name] = append(w.mounts[container.Name], mount{m.MountPath, "volume " + m.Name})
-	}
-	for _, device := range container.VolumeDevices {
-		w.mounts[container.Name] = append(w.mounts[container.Name], mount{device.DevicePath, "block device " + device.Name})
+	if len(container.VolumeMounts)+len(container.VolumeDevices) > 0 {
+		w.mounts[container.Name] = appendMounts(w.mounts[container.Name], container)
 	}
 }
+
+// appendMounts appends what a container has at paths of its own.
+func appendMounts(mounts []mount, container *corev1.Container) []mount {
+	for i := range container.VolumeMounts {
+		m := &container.VolumeMounts[i]
+		mounts = append(mounts, mount{m.MountPath, volumeOwner(m.Name)})
+	}
+	for _, device := range container.VolumeDevices {
+		mounts = append(mounts, mount{device.DevicePath, "block device " + device.Name})
+	}
+	return mounts
+}
+
+func volumeOwner(name string) string { return "volume " + name }
 
 func (w *Weaver) noteHostPort(port corev1.ContainerPort, owner string) {
 	if port.HostPort == 0 {
@@ -150,6 +185,17 @@ func (w *Weaver) Occupy(fragment Fragment) {
 	present := taken{Fragment: fragment}
 	w.resolveTargets(&present)
 	w.occupyShared(&present)
+}
+
+// PlaceBehind makes the init containers of a Fragment that the Pod has already ones that those to be woven start behind, if they lead
+// the Pod's list. What is not behind them is ahead of them.
+func (w *Weaver) PlaceBehind(fragment Fragment) {
+	for i := range fragment.InitContainers {
+		if w.ours == nil {
+			w.ours = map[string]bool{}
+		}
+		w.ours[fragment.InitContainers[i].Name] = true
+	}
 }
 
 // Taken tells whether a port is taken, by the Pod or by a Fragment. A port that is mapped to the node (hostPort) is not, as it is
@@ -262,12 +308,10 @@ func (w *Weaver) collidingAdditions(added *taken) []Problem {
 func (w *Weaver) collidingMounts(added *taken, mounts []corev1.VolumeMount, container string) []Problem {
 	var problems []Problem
 	for _, m := range mounts {
-		for _, present := range w.mounts[container] {
-			if overlap(m.MountPath, present.path) {
-				problems = append(problems, collision(ReasonMountPathCollision, &added.Fragment,
-					"mounts %s into container %s, where %s is mounted at %s: one would hide the other; choose another path",
-					m.MountPath, container, present.owner, present.path))
-			}
+		for _, present := range inTheWay(m.MountPath, w.mounts[container]) {
+			problems = append(problems, collision(ReasonMountPathCollision, &added.Fragment,
+				"mounts %s into container %s, where %s is mounted at %s: one would hide the other; choose another path",
+				m.MountPath, container, present.owner, present.path))
 		}
 	}
 	return problems
@@ -335,7 +379,7 @@ func (w *Weaver) targets(addition *Addition) (containers []*corev1.Container, mi
 
 // isApp tells whether a regular container is the app's own: neither Pillion's nor a mesh's.
 func (w *Weaver) isApp(name string) bool {
-	return !v1alpha1.IsReservedName(name) && !slices.Contains(w.options.LeadingContainers, name)
+	return !w.options.isOurs(name) && !slices.Contains(w.options.LeadingContainers, name)
 }
 
 func (w *Weaver) appContainers() []string {
@@ -380,6 +424,17 @@ func portOf(port int32, protocol corev1.Protocol) portKey {
 		protocol = corev1.ProtocolTCP
 	}
 	return portKey{port, protocol}
+}
+
+// inTheWay returns the mounts that a path would hide, or that would hide it.
+func inTheWay(path string, mounts []mount) []mount {
+	var inTheWay []mount
+	for _, m := range mounts {
+		if overlap(path, m.path) {
+			inTheWay = append(inTheWay, m)
+		}
+	}
+	return inTheWay
 }
 
 // overlap tells whether two mount paths are the same or one lies in the other.

@@ -282,6 +282,7 @@ func TestARefusedFragmentLeavesNothingBehind(t *testing.T) {
 func TestWhatThePodHasFromAnEarlierWeavingIsInTheWay(t *testing.T) {
 	weaver := weave.NewWeaver(podWith(t, `{}`, `{containers: [{name: app}]}`), options())
 	weaver.Occupy(site())
+	weaver.PlaceBehind(site())
 	want := []weave.Problem{
 		{Reason: weave.ReasonPortCollision, Message: "profile other listens on port 9125 in container pillion-other, and " +
 			"profile site does too; " +
@@ -397,26 +398,37 @@ func TestOperations(t *testing.T) {
 func TestPlaceOfInitContainers(t *testing.T) {
 	tests := map[string]struct {
 		initContainers string
+		present        string // of an earlier weaving
 		want           []string
 	}{
-		"no list":              {`null`, []string{"pillion-a", "pillion-b"}},
-		"an empty list":        {`[]`, []string{"pillion-a", "pillion-b"}},
-		"before the app's own": {`[{name: setup}]`, []string{"pillion-a", "pillion-b", "setup"}},
-		"behind a leading mesh": {`[{name: istio-init}, {name: istio-proxy}, {name: setup}]`, []string{
+		"no list":              {`null`, "", []string{"pillion-a", "pillion-b"}},
+		"an empty list":        {`[]`, "", []string{"pillion-a", "pillion-b"}},
+		"before the app's own": {`[{name: setup}]`, "", []string{"pillion-a", "pillion-b", "setup"}},
+		"behind a leading mesh": {`[{name: istio-init}, {name: istio-proxy}, {name: setup}]`, "", []string{
 			"istio-init",
 			"istio-proxy", "pillion-a", "pillion-b", "setup",
 		}},
-		"behind a mesh alone":    {`[{name: istio-init}]`, []string{"istio-init", "pillion-a", "pillion-b"}},
-		"not behind a late mesh": {`[{name: setup}, {name: istio-init}]`, []string{"pillion-a", "pillion-b", "setup", "istio-init"}},
+		"behind a mesh alone": {`[{name: istio-init}]`, "", []string{"istio-init", "pillion-a", "pillion-b"}},
+		"not behind a late mesh": {
+			`[{name: setup}, {name: istio-init}]`, "", []string{"pillion-a", "pillion-b", "setup", "istio-init"},
+		},
 		"behind an earlier weaving's": {
-			`[{name: istio-init}, {name: pillion-0}, {name: setup}]`,
+			`[{name: istio-init}, {name: pillion-0}, {name: setup}]`, "pillion-0",
 			[]string{"istio-init", "pillion-0", "pillion-a", "pillion-b", "setup"},
+		},
+		"before one whose name only looks like Pillion's": {
+			`[{name: istio-init}, {name: pillion-0}, {name: setup}]`, "",
+			[]string{"istio-init", "pillion-a", "pillion-b", "pillion-0", "setup"},
+		},
+		"between an earlier weaving's and one whose name only looks like it": {
+			`[{name: pillion-0}, {name: pillion-1}]`, "pillion-0", []string{"pillion-0", "pillion-a", "pillion-b", "pillion-1"},
 		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			pod := podWith(t, `{}`, `{containers: [{name: app}], initContainers: `+test.initContainers+`}`)
 			weaver := weave.NewWeaver(pod, options())
+			weaver.PlaceBehind(weave.Fragment{Profile: "0", InitContainers: []corev1.Container{{Name: test.present}}})
 			for _, profile := range []string{"b", "a"} {
 				fragment := weave.Fragment{Profile: profile, InitContainers: []corev1.Container{{Name: "pillion-" + profile}}}
 				if problems := weaver.Add(fragment); len(problems) > 0 {
@@ -443,16 +455,22 @@ func TestAdditionsReachTheRightContainers(t *testing.T) {
           initContainers: [{name: setup}]}`
 	tests := map[string]struct {
 		containers []string
+		isOurs     func(name string) bool
 		want       []string
 	}{
-		"every regular container of the app by default": {nil, []string{"app", "web"}},
-		"only those that are named":                     {[]string{"web"}, []string{"web"}},
-		"an init container that is named":               {[]string{"setup", "app"}, []string{"setup", "app"}},
-		"a mesh's container that is named":              {[]string{"istio-proxy"}, []string{"istio-proxy"}},
+		"every regular container of the app by default": {nil, nil, []string{"app", "web"}},
+		"only those that are named":                     {[]string{"web"}, nil, []string{"web"}},
+		"an init container that is named":               {[]string{"setup", "app"}, nil, []string{"setup", "app"}},
+		"a mesh's container that is named":              {[]string{"istio-proxy"}, nil, []string{"istio-proxy"}},
+		"one whose name only looks like Pillion's": {
+			nil, func(name string) bool { return name == "pillion-other" }, []string{"app", "web", "pillion-late"},
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			weaver := weave.NewWeaver(podWith(t, `{}`, spec), options())
+			settings := options()
+			settings.IsOurs = test.isOurs
+			weaver := weave.NewWeaver(podWith(t, `{}`, spec), settings)
 			fragment := weave.Fragment{Profile: "x", Additions: []weave.Addition{{
 				Containers: test.containers,
 				Env:        []corev1.EnvVar{{Name: "X"}},
@@ -461,6 +479,9 @@ func TestAdditionsReachTheRightContainers(t *testing.T) {
 				t.Fatal(problems)
 			}
 			woven, _ := weaver.Weave(nil, weave.Marks{})
+			if got := weave.Differences(woven, &fragment, settings); len(got) > 0 || !weave.IsPresent(woven, &fragment, settings) {
+				t.Errorf("the woven Pod has it not all: %q", got)
+			}
 			var got []string
 			for _, containers := range [][]corev1.Container{woven.Spec.InitContainers, woven.Spec.Containers} {
 				for i := range containers {
@@ -680,6 +701,46 @@ func TestAHostNameHasOneAddress(t *testing.T) {
 	}})
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestAHostNameHasNoOtherAddressBesideTheSame(t *testing.T) {
+	tests := map[string]struct {
+		addresses []string // that the Fragment gives db
+		pod       string
+		other     string // that is in its way
+	}{
+		"the same address": {[]string{"10.0.0.1"}, `[{ip: 10.0.0.1, hostnames: [other, db]}]`, ""},
+		"the same addresses in another order": {
+			[]string{"10.0.0.1", "fd00::1"}, `[{ip: "fd00::1", hostnames: [db]}, {ip: 10.0.0.1, hostnames: [db]}]`, "",
+		},
+		"another address of another name": {[]string{"10.0.0.1"}, `[{ip: 127.0.0.1, hostnames: [other]}]`, ""},
+		"another address ahead of the same": {
+			[]string{"10.0.0.1"}, `[{ip: 127.0.0.1, hostnames: [db]}, {ip: 10.0.0.1, hostnames: [db]}]`, "127.0.0.1",
+		},
+		"another address behind the same": {
+			[]string{"10.0.0.1"}, `[{ip: 10.0.0.1, hostnames: [db]}, {ip: 127.0.0.1, hostnames: [other, db]}]`, "127.0.0.1",
+		},
+		"an address of the other family beside the same": {
+			[]string{"10.0.0.1"}, `[{ip: 10.0.0.1, hostnames: [db]}, {ip: "::1", hostnames: [db]}]`, "::1",
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			fragment := weave.Fragment{Profile: "x"}
+			for _, address := range test.addresses {
+				fragment.HostAliases = append(fragment.HostAliases, corev1.HostAlias{IP: address, Hostnames: []string{"db"}})
+			}
+			var want []weave.Problem
+			if test.other != "" {
+				want = []weave.Problem{{Reason: weave.ReasonHostAliasCollision, Message: "profile x gives the host db the address " +
+					"10.0.0.1, and the Pod gives it " + test.other + "; let both give it one address, or rename one of them"}}
+			}
+			weaver := weave.NewWeaver(podWith(t, `{}`, `{containers: [{name: app}], hostAliases: `+test.pod+`}`), options())
+			if diff := cmp.Diff(want, weaver.Add(fragment)); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
 

@@ -3,6 +3,7 @@
 package webhook
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,7 +48,8 @@ type Cluster interface {
 
 // Options are the bounds of the handler. Zero values mean the defaults.
 type Options struct {
-	// MaxBodyBytes bounds the body of a request. Default: 7 MiB, twice what the API server takes for an object and some.
+	// MaxBodyBytes bounds the body of a request. Default: 7 MiB, twice what the API server takes for an object and some; what it writes
+	// as six bytes (<, >, & and control characters) may make more of it.
 	MaxBodyBytes int64
 	// LiveReadTimeout bounds what is asked of the API server before an answer is no. Default: one second.
 	LiveReadTimeout time.Duration
@@ -103,6 +105,15 @@ func faultf(status int, format string, args ...any) error {
 	return &fault{status: status, err: fmt.Errorf(format, args...)}
 }
 
+// statusOf returns the HTTP status of what kept a request from being decided.
+func statusOf(err error) int {
+	known := &fault{}
+	if errors.As(err, &known) {
+		return known.status
+	}
+	return http.StatusInternalServerError
+}
+
 // answerer turns the body of a request into a response.
 type answerer func(r *http.Request, body []byte) (*admissionv1.AdmissionResponse, error)
 
@@ -112,8 +123,11 @@ func (h *handler) serve(endpoint string, answer answerer) http.HandlerFunc {
 		body, err := h.read(w, r)
 		start := time.Now()
 		var response *admissionv1.AdmissionResponse
-		if err == nil {
+		switch {
+		case err == nil:
 			response, err = answer(r, body)
+		case statusOf(err) == http.StatusRequestEntityTooLarge && isEnforced(r.URL.Path):
+			response, err = h.refuseUnread(body, err)
 		}
 		if err != nil {
 			h.fail(w, r, err)
@@ -148,7 +162,52 @@ func (h *handler) recover(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// read reads the body of a request that may hold an admission review.
+// isEnforced tells whether a path is of an entry of policy that enforces.
+func isEnforced(path string) bool {
+	return strings.HasPrefix(path, profiles.PathEnforce) || strings.HasPrefix(path, profiles.PathVerify)
+}
+
+// refuseUnread refuses a Pod that is too large to be read and that policy enforces something on: a fault, which failurePolicy Ignore
+// lets pass, would be a way round it. The beginning of the review holds the uid that the answer has to bear.
+func (h *handler) refuseUnread(body []byte, fault error) (*admissionv1.AdmissionResponse, error) {
+	uid, ok := uidOf(body)
+	if !ok {
+		return nil, fault
+	}
+	response := &admissionv1.AdmissionResponse{UID: uid}
+	deny(response, fmt.Sprintf("Pillion refuses this Pod: policy enforces what is added to it, and its admission review is larger than %d bytes; "+
+		"make the Pod's manifest smaller", h.options.MaxBodyBytes))
+	return response, nil
+}
+
+// uidOf returns the uid of the request of an admission review of which only the beginning is there.
+func uidOf(body []byte) (types.UID, bool) {
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	if !enter(decoder, "request") || !enter(decoder, "uid") {
+		return "", false
+	}
+	token, _ := decoder.Token()
+	uid, _ := token.(string)
+	return types.UID(uid), uid != ""
+}
+
+// enter reads an object up to the value of a key. It is false if that does not come.
+func enter(decoder *json.Decoder, key string) bool {
+	if token, err := decoder.Token(); err != nil || token != json.Delim('{') {
+		return false
+	}
+	for decoder.More() {
+		if token, err := decoder.Token(); err != nil || token == key {
+			return err == nil
+		}
+		if err := decoder.Decode(&json.RawMessage{}); err != nil {
+			return false
+		}
+	}
+	return false
+}
+
+// read reads the body of a request that may hold an admission review. Of one that is too large it returns the beginning.
 func (h *handler) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
@@ -159,7 +218,9 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	}
 	tooLarge := faultf(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", h.options.MaxBodyBytes)
 	if r.ContentLength > h.options.MaxBodyBytes {
-		return nil, tooLarge
+		const beginning = 64 << 10
+		body, _ := io.ReadAll(io.LimitReader(r.Body, beginning))
+		return body, tooLarge
 	}
 	limited := http.MaxBytesReader(w, r.Body, h.options.MaxBodyBytes)
 	var body []byte
@@ -173,7 +234,7 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	tooLong := &http.MaxBytesError{}
 	switch {
 	case errors.As(err, &tooLong):
-		return nil, tooLarge
+		return body, tooLarge
 	case err != nil:
 		return nil, faultf(http.StatusBadRequest, "read the body: %w", err)
 	case len(body) == 0:
@@ -272,7 +333,7 @@ func (h *handler) decide(r *http.Request, request *request) (profiles.Decision, 
 		Final: strings.HasPrefix(r.URL.Path, profiles.PathVerify),
 	}
 	decision := asked.Decide(snapshot)
-	behind := contradicts(r.URL.Path, namespace, &decision)
+	behind := contradicts(r.URL.Path, snapshot.Plan(), namespace, &decision)
 	if known && len(decision.Unknown) == 0 && !behind {
 		return decision, nil
 	}
@@ -316,15 +377,15 @@ func subset(names, of []string) bool {
 
 // contradicts tells whether the entry that called us should not have, by what memory says: then memory is behind. So it may be
 // where it says that a final Pod lacks what is enforced: another webhook of ours has woven it, by what it knew.
-func contradicts(path string, namespace profiles.Namespace, decision *profiles.Decision) bool {
+func contradicts(path string, plan *profiles.Plan, namespace profiles.Namespace, decision *profiles.Decision) bool {
 	switch {
 	case path == profiles.PathNamespaces:
 		value := namespace.Labels[v1alpha1.InjectKey]
 		return value == "" || value == v1alpha1.None
 	case strings.HasPrefix(path, profiles.PathMatch), strings.HasPrefix(path, profiles.PathEnforce):
-		return len(decision.Outcomes) == 0
+		return !plan.Expects(path, decision.Outcomes)
 	case strings.HasPrefix(path, profiles.PathVerify):
-		return len(decision.Outcomes) == 0 || !decision.Allowed
+		return !decision.Allowed || !plan.Expects(path, decision.Outcomes)
 	default:
 		return false
 	}
@@ -373,11 +434,7 @@ func (h *handler) write(w http.ResponseWriter, r *http.Request, response *admiss
 
 // fail answers that the request was not decided. What may pass is answered so that the API server tries once more.
 func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
-	status := http.StatusInternalServerError
-	known := &fault{}
-	if errors.As(err, &known) {
-		status = known.status
-	}
+	status := statusOf(err)
 	if status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -80,6 +81,20 @@ func enforcedOnWeb(spec *v1alpha1.ClusterPatternProfileSpec) {
 	spec.Match.Enforce = true
 }
 
+// selectionOf returns the selection of a profile with match.
+func selectionOf(profile *profiles.Profile) *profiles.Selection {
+	selection, _ := profiles.NewPlan([]*profiles.Profile{profile}, nil).Of(profile)
+	return selection
+}
+
+// entryOf returns the path of the entry that a profile with match has.
+func entryOf(profile *profiles.Profile) string { return selectionOf(profile).Path() }
+
+// verificationOf returns the path of the verification of a profile that enforces.
+func verificationOf(profile *profiles.Profile) string {
+	return profiles.PathVerify + selectionOf(profile).ID()
+}
+
 // answer sends a Pod with the annotation, if it is not empty, to a path and returns the HTTP answer and the response in it.
 func answer(t *testing.T, c webhook.Cluster, options webhook.Options, path, inject string) (*http.Response, *admissionv1.AdmissionResponse) {
 	t.Helper()
@@ -124,6 +139,18 @@ func TestTheAPIServerIsAskedOnlyWhereMemoryLacksOrContradicts(t *testing.T) {
 		}
 	}
 	site, policy, enforced := profile(t, "site", nil), profile(t, "policy", matchingWeb), profile(t, "policy", enforcedOnWeb)
+	other := profile(t, "other", func(spec *v1alpha1.ClusterPatternProfileSpec) {
+		enforcedOnWeb(spec)
+		spec.GitSync.MountPath = "/srv/other"
+	})
+	many := make([]*profiles.Profile, 3)
+	for i := range many {
+		many[i] = profile(t, fmt.Sprintf("many-%d", i), func(spec *v1alpha1.ClusterPatternProfileSpec) {
+			spec.Match = &v1alpha1.ClusterMatch{Enforce: true, NamespaceSelector: &metav1.LabelSelector{
+				MatchLabels: map[string]string{"many": strconv.Itoa(i)},
+			}}
+		})
+	}
 	tests := map[string]struct {
 		cluster      *cluster
 		path, inject string
@@ -147,8 +174,7 @@ func TestTheAPIServerIsAskedOnlyWhereMemoryLacksOrContradicts(t *testing.T) {
 			wantAsked: []string{"web [] false"}, wantWoven: true,
 		},
 		"a match that memory knows is woven from memory": {
-			cluster: &cluster{memory: []*profiles.Profile{policy}, namespaces: web}, path: profiles.PathMatch + "0123abcd",
-			wantWoven: true,
+			cluster: &cluster{memory: []*profiles.Profile{policy}, namespaces: web}, path: entryOf(policy), wantWoven: true,
 		},
 		"a match that memory does not know is read": {
 			cluster: &cluster{namespaces: web, live: func(_ context.Context, name string, _ []string, _ bool) (
@@ -156,11 +182,10 @@ func TestTheAPIServerIsAskedOnlyWhereMemoryLacksOrContradicts(t *testing.T) {
 			) {
 				return profiles.Namespace{Name: name, Labels: web["web"]}, []*profiles.Profile{policy}, nil
 			}},
-			path: profiles.PathMatch + "0123abcd", wantAsked: []string{"web [] true"}, wantWoven: true,
+			path: entryOf(policy), wantAsked: []string{"web [] true"}, wantWoven: true,
 		},
 		"an enforcing match that memory knows is woven from memory": {
-			cluster: &cluster{memory: []*profiles.Profile{enforced}, namespaces: web}, path: profiles.PathEnforce + "0123abcd",
-			wantWoven: true,
+			cluster: &cluster{memory: []*profiles.Profile{enforced}, namespaces: web}, path: entryOf(enforced), wantWoven: true,
 		},
 		"an enforcing match that memory does not know is read": {
 			cluster: &cluster{namespaces: web, live: func(_ context.Context, name string, _ []string, _ bool) (
@@ -168,7 +193,18 @@ func TestTheAPIServerIsAskedOnlyWhereMemoryLacksOrContradicts(t *testing.T) {
 			) {
 				return profiles.Namespace{Name: name, Labels: web["web"]}, []*profiles.Profile{enforced}, nil
 			}},
-			path: profiles.PathEnforce + "0123abcd", wantAsked: []string{"web [] true"}, wantWoven: true,
+			path: entryOf(enforced), wantAsked: []string{"web [] true"}, wantWoven: true,
+		},
+		"a match that memory does not know is read though it knows another that chooses the Pod": {
+			cluster: &cluster{memory: []*profiles.Profile{policy}, namespaces: web, live: func(_ context.Context, name string, _ []string, _ bool) (
+				profiles.Namespace, []*profiles.Profile, error,
+			) {
+				return profiles.Namespace{Name: name, Labels: web["web"]}, []*profiles.Profile{policy, other}, nil
+			}},
+			path: entryOf(other), wantAsked: []string{"web [] true"}, wantWoven: true,
+		},
+		"an entry that stands for too many asks nothing for a Pod that none of them chooses": {
+			cluster: &cluster{memory: many, namespaces: web}, path: profiles.NewPlan(many, nil).Selections[0].Path(),
 		},
 		"an entry that only may choose the Pod asks nothing": {
 			cluster: &cluster{namespaces: web}, path: profiles.PathAny + "0123abcd",
@@ -261,6 +297,13 @@ func TestTheFinalPodHasWhatIsEnforced(t *testing.T) {
 		enforcedOnWeb(spec)
 		spec.GitSync.Ref = "next"
 	})
+	known := profile(t, "known", func(spec *v1alpha1.ClusterPatternProfileSpec) {
+		enforcedOnWeb(spec)
+		spec.GitSync.MountPath = "/srv/known"
+		spec.Match.PodSelector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
+			{Key: "unknown", Operator: metav1.LabelSelectorOpDoesNotExist},
+		}}
+	})
 	const bare = `{"metadata":{"annotations":{"pillion.dev/inject":"none"}},"spec":{"containers":[{"name":"app"}]}}`
 	woven := func(p *profiles.Profile) string {
 		pod := &corev1.Pod{}
@@ -270,7 +313,7 @@ func TestTheFinalPodHasWhatIsEnforced(t *testing.T) {
 		c := &cluster{memory: []*profiles.Profile{p}}
 		decision := profiles.Decide(c.Snapshot(), profiles.Namespace{Name: "web", Labels: web["web"]}, pod)
 		encoded, err := json.Marshal(decision.Pod())
-		if err != nil || !strings.Contains(string(encoded), "pillion-policy") {
+		if err != nil || !strings.Contains(string(encoded), v1alpha1.ReservedName(p.Name, "")) {
 			t.Fatalf("%v: %s", err, encoded)
 		}
 		return string(encoded)
@@ -309,6 +352,10 @@ func TestTheFinalPodHasWhatIsEnforced(t *testing.T) {
 		"a Pod that lacks what memory does not know yet": {
 			cluster: &cluster{namespaces: web, live: live(enforced)}, pod: bare, wantAsked: []string{"web [] true"},
 		},
+		"a Pod that has it and lacks what memory does not know yet": {
+			cluster: &cluster{memory: []*profiles.Profile{known}, namespaces: web, live: live(known, enforced)}, pod: woven(known),
+			wantAsked: []string{"web [] true"},
+		},
 		"a Pod that is there already": {
 			cluster: &cluster{memory: []*profiles.Profile{enforced}, namespaces: web}, pod: bare, operation: "UPDATE", wantAllowed: true,
 		},
@@ -318,7 +365,7 @@ func TestTheFinalPodHasWhatIsEnforced(t *testing.T) {
 			body := fmt.Sprintf(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","operation":%q,
 				"resource":{"version":"v1","resource":"pods"},"namespace":"web","object":%s}}`,
 				cmp.Or(test.operation, "CREATE"), test.pod)
-			_, response := send(t, test.cluster, webhook.Options{}, profiles.PathVerify+"0123abcd", body)
+			_, response := send(t, test.cluster, webhook.Options{}, verificationOf(enforced), body)
 			if response == nil || response.Allowed != test.wantAllowed || len(response.Patch) > 0 {
 				t.Fatalf("response %v, want allowed: %t, and no patch", response, test.wantAllowed)
 			}
@@ -354,9 +401,53 @@ func TestConditionsSeeWhoAsksAndHow(t *testing.T) {
 				"resource":{"version":"v1","resource":"pods"},"namespace":"web",%s,
 				"object":{"metadata":{},"spec":{"containers":[{"name":"app"}]}}}}`, test.said)
 			c := &cluster{memory: []*profiles.Profile{chosen}, namespaces: map[string]map[string]string{"web": {"team": "web"}}}
-			_, response := send(t, c, webhook.Options{}, profiles.PathMatch+"0123abcd", body)
+			_, response := send(t, c, webhook.Options{}, entryOf(chosen), body)
 			if response == nil || !response.Allowed || (len(response.Patch) > 0) != test.wantWoven {
 				t.Errorf("response %v, want the Pod woven: %t", response, test.wantWoven)
+			}
+		})
+	}
+}
+
+// A fault would be let pass by failurePolicy Ignore, and whoever makes a Pod can make it large.
+func TestAPodThatIsTooLargeToBeReadIsRefusedWhereSomethingIsEnforced(t *testing.T) {
+	enforced := profile(t, "policy", enforcedOnWeb)
+	c := &cluster{memory: []*profiles.Profile{enforced}, namespaces: map[string]map[string]string{"web": {"team": "web"}}}
+	review := `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"u-1","kind":{"kind":"Pod"},
+		"object":{"metadata":{},"spec":{"containers":[{"name":"` + strings.Repeat("x", 2000) + `"}]}}}}`
+	tests := map[string]struct {
+		path, body string
+		chunked    bool
+		wantStatus int
+	}{
+		"where it is woven":                 {path: entryOf(enforced), body: review, wantStatus: http.StatusOK},
+		"where it is verified":              {path: verificationOf(enforced), body: review, wantStatus: http.StatusOK},
+		"of a length that nobody tells":     {path: verificationOf(enforced), body: review, chunked: true, wantStatus: http.StatusOK},
+		"where nothing is enforced":         {path: profiles.PathPods, body: review, wantStatus: http.StatusRequestEntityTooLarge},
+		"with a uid that comes too late":    {path: entryOf(enforced), body: strings.Repeat(" ", 2000) + review, chunked: true, wantStatus: http.StatusRequestEntityTooLarge},
+		"with a list in place of a request": {path: entryOf(enforced), body: `{"request":[` + review, wantStatus: http.StatusRequestEntityTooLarge},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			request := httptest.NewRequest(http.MethodPost, test.path, strings.NewReader(test.body))
+			request.Header.Set("Content-Type", "application/json")
+			if test.chunked {
+				request.ContentLength = -1
+			}
+			recorder := httptest.NewRecorder()
+			webhook.NewHandler(c, webhook.Options{MaxBodyBytes: 1000}).ServeHTTP(recorder, request)
+			if recorder.Code != test.wantStatus {
+				t.Fatalf("HTTP %d, want %d: %s", recorder.Code, test.wantStatus, recorder.Body)
+			}
+			if test.wantStatus != http.StatusOK {
+				return
+			}
+			answered := &admissionv1.AdmissionReview{}
+			if err := json.Unmarshal(recorder.Body.Bytes(), answered); err != nil {
+				t.Fatal(err)
+			}
+			if r := answered.Response; r.UID != "u-1" || r.Allowed || !strings.Contains(r.Result.Message, "larger than 1000 bytes") {
+				t.Errorf("%+v", r)
 			}
 		})
 	}

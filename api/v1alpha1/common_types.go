@@ -72,7 +72,19 @@ type ContainerSettings struct {
 	Env []EnvVar `json:"env,omitempty"`
 }
 
+// The rules of all amounts are at Resources, because each place with rules has a CEL environment of its own in memory.
+
 // Resources are requests and limits of a container.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.requests) || !has(self.requests.cpu) || quantity(string(self.requests.cpu)).isGreaterThan(quantity('0')) && !quantity(string(self.requests.cpu)).isGreaterThan(quantity('1024'))",message="must be more than 0 and at most 1024, for example 100m",fieldPath=".requests.cpu"
+// +kubebuilder:validation:XValidation:rule="!has(self.requests) || !has(self.requests.memory) || quantity(string(self.requests.memory)).isGreaterThan(quantity('0')) && !quantity(string(self.requests.memory)).isGreaterThan(quantity('64Ti'))",message="must be more than 0 and at most 64Ti, for example 64Mi",fieldPath=".requests.memory"
+// +kubebuilder:validation:XValidation:rule="!has(self.requests) || !has(self.requests.ephemeral__dash__storage) || quantity(string(self.requests.ephemeral__dash__storage)).isGreaterThan(quantity('0')) && !quantity(string(self.requests.ephemeral__dash__storage)).isGreaterThan(quantity('64Ti'))",message="must be more than 0 and at most 64Ti, for example 1Gi",fieldPath=".requests.ephemeral-storage"
+// +kubebuilder:validation:XValidation:rule="!has(self.limits) || !has(self.limits.cpu) || quantity(string(self.limits.cpu)).isGreaterThan(quantity('0')) && !quantity(string(self.limits.cpu)).isGreaterThan(quantity('1024'))",message="must be more than 0 and at most 1024, for example 100m",fieldPath=".limits.cpu"
+// +kubebuilder:validation:XValidation:rule="!has(self.limits) || !has(self.limits.memory) || quantity(string(self.limits.memory)).isGreaterThan(quantity('0')) && !quantity(string(self.limits.memory)).isGreaterThan(quantity('64Ti'))",message="must be more than 0 and at most 64Ti, for example 64Mi",fieldPath=".limits.memory"
+// +kubebuilder:validation:XValidation:rule="!has(self.limits) || !has(self.limits.ephemeral__dash__storage) || quantity(string(self.limits.ephemeral__dash__storage)).isGreaterThan(quantity('0')) && !quantity(string(self.limits.ephemeral__dash__storage)).isGreaterThan(quantity('64Ti'))",message="must be more than 0 and at most 64Ti, for example 1Gi",fieldPath=".limits.ephemeral-storage"
+// +kubebuilder:validation:XValidation:rule="!has(self.requests) || !has(self.limits) || !has(self.requests.cpu) || !has(self.limits.cpu) || !quantity(string(self.requests.cpu)).isGreaterThan(quantity(string(self.limits.cpu)))",message="must be at most limits.cpu: lower it, or raise the limit",fieldPath=".requests.cpu"
+// +kubebuilder:validation:XValidation:rule="!has(self.requests) || !has(self.limits) || !has(self.requests.memory) || !has(self.limits.memory) || !quantity(string(self.requests.memory)).isGreaterThan(quantity(string(self.limits.memory)))",message="must be at most limits.memory: lower it, or raise the limit",fieldPath=".requests.memory"
+// +kubebuilder:validation:XValidation:rule="!has(self.requests) || !has(self.limits) || !has(self.requests.ephemeral__dash__storage) || !has(self.limits.ephemeral__dash__storage) || !quantity(string(self.requests.ephemeral__dash__storage)).isGreaterThan(quantity(string(self.limits.ephemeral__dash__storage)))",message="must be at most limits.ephemeral-storage: lower it, or raise the limit",fieldPath=".requests.ephemeral-storage"
 type Resources struct {
 	// requests are what the scheduler reserves for the container.
 	// +optional
@@ -83,14 +95,9 @@ type Resources struct {
 	Limits ResourceList `json:"limits,omitempty,omitzero"`
 }
 
-// The rules of ResourceList are not at its fields, because each place with rules has a CEL environment of its own in memory.
-
 // ResourceList is an amount of CPU, memory and ephemeral storage.
 //
 // +kubebuilder:validation:MinProperties=1
-// +kubebuilder:validation:XValidation:rule="!has(self.cpu) || quantity(string(self.cpu)).isGreaterThan(quantity('0')) && !quantity(string(self.cpu)).isGreaterThan(quantity('1024'))",message="must be more than 0 and at most 1024, for example 100m",fieldPath=".cpu"
-// +kubebuilder:validation:XValidation:rule="!has(self.memory) || quantity(string(self.memory)).isGreaterThan(quantity('0')) && !quantity(string(self.memory)).isGreaterThan(quantity('64Ti'))",message="must be more than 0 and at most 64Ti, for example 64Mi",fieldPath=".memory"
-// +kubebuilder:validation:XValidation:rule="!has(self.ephemeral__dash__storage) || quantity(string(self.ephemeral__dash__storage)).isGreaterThan(quantity('0')) && !quantity(string(self.ephemeral__dash__storage)).isGreaterThan(quantity('64Ti'))",message="must be more than 0 and at most 64Ti, for example 1Gi",fieldPath=".ephemeral-storage"
 type ResourceList struct {
 	// cpu is in cores: 100m is a tenth of one.
 	// +optional

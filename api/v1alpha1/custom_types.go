@@ -1,9 +1,6 @@
 package v1alpha1
 
-import (
-	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
-)
+import apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 
 // Custom is a pattern of your own.
 type Custom struct {
@@ -79,11 +76,15 @@ type Parameter struct {
 
 	// minimum is the least value of an integer, a quantity or a duration, written as one.
 	// +optional
-	Minimum *intstr.IntOrString `json:"minimum,omitempty"`
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:XIntOrString
+	Minimum *apiextensionsv1.JSON `json:"minimum,omitempty"`
 
 	// maximum is the greatest value of an integer, a quantity or a duration, written as one.
 	// +optional
-	Maximum *intstr.IntOrString `json:"maximum,omitempty"`
+	// +kubebuilder:validation:Schemaless
+	// +kubebuilder:validation:XIntOrString
+	Maximum *apiextensionsv1.JSON `json:"maximum,omitempty"`
 
 	// minLength is the least number of characters of a string.
 	// +optional

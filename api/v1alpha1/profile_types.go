@@ -149,7 +149,8 @@ type ClusterMatch struct {
 
 // ProfileStatus is what the controller has observed of a profile.
 type ProfileStatus struct {
-	// conditions: Accepted tells whether the spec can be used, Ready whether Pods get the profile.
+	// conditions: Accepted tells whether the spec can be used, Ready whether Pods get the profile, Restricted whether what it adds
+	// meets the Pod Security Standard restricted, and InUse, of a profile that is deleted or broken, who still asks for it.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -37,6 +37,7 @@ func runController(command *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
+	limitGarbage() // most is left when all Pods are listed, once; after that there is little to do
 	return controller.Run(command.Context(), p.restConfig, p.controllerOptions())
 }
 

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"os"
-	"runtime/debug"
-
 	"github.com/spf13/cobra"
 
 	"github.com/pillion-dev/pillion/config"
@@ -41,14 +38,6 @@ func runWebhook(command *cobra.Command, _ []string) error {
 	}
 	limitGarbage()
 	return webhook.Run(command.Context(), p.restConfig, p.webhookOptions())
-}
-
-// limitGarbage makes the collector run before the heap has grown by a quarter: what a request leaves behind is little, and memory
-// is what a webhook is asked about. GOGC in the environment decides otherwise.
-func limitGarbage() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(25)
-	}
 }
 
 func (p *process) webhookOptions() webhook.RunOptions {

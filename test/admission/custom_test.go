@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -212,6 +213,52 @@ func TestAnExpressionThatFailsForAPodRefusesItWholly(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestNoProfileKeepsOthersFromBeingRead stores what the schema admits while no webhook looks at it: what is read as a whole would
+// be lost as a whole.
+func TestNoProfileKeepsOthersFromBeingRead(t *testing.T) {
+	in := namespace(t, nil)
+	create(t, inNamespace(in, custom(t, "next-door", sidecar)))
+	if err := pillion.stopWebhook(); err != nil {
+		t.Fatal(err)
+	}
+	tenant := namespace(t, nil)
+	for name, bounds := range map[string]map[string]any{
+		"beyond-32-bits": {"minimum": int64(-3_000_000_000), "maximum": int64(3_000_000_000)},
+		"beyond-64-bits": {"maximum": 1e30},
+		"no-number":      {"maximum": "many"},
+	} {
+		parameter := map[string]any{"name": "x", "type": "integer", "default": int64(2_500_000_000)}
+		maps.Copy(parameter, bounds)
+		object := &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": v1alpha1.GroupVersion.String(), "kind": "PatternProfile",
+			"metadata": map[string]any{"name": name, "namespace": tenant},
+			"spec": map[string]any{"custom": map[string]any{
+				"parameters": []any{parameter},
+				"template": map[string]any{"initContainers": []any{map[string]any{
+					"image": "registry.example.com/agent:1", "restartPolicy": "Always", "args": []any{"--bytes=${params.x}"},
+				}}},
+			}},
+		}}
+		if err := server.Client.Create(t.Context(), object); err != nil && !apierrors.IsInvalid(err) { // better still
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	list := &v1alpha1.PatternProfileList{}
+	if err := server.Client.List(t.Context(), list); err != nil || len(list.Items) < 2 {
+		t.Errorf("%d profiles can be read: %v", len(list.Items), err)
+	}
+	if err := pillion.startWebhook(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if stored, _ := admit(t, pod(in, v1alpha1.InjectKey, "next-door")); len(added(stored)) != 1 {
+		t.Errorf("the profile next door added %q", added(stored))
+	}
+	stored, _ := admit(t, pod(tenant, v1alpha1.InjectKey, "beyond-32-bits"))
+	if diff := cmp.Diff([]string{"--bytes=2500000000"}, containerOf(t, stored, "pillion-beyond-32-bits").Args); diff != "" {
+		t.Errorf("args (-want +got):\n%s", diff)
 	}
 }
 

@@ -6,13 +6,16 @@ import (
 	"encoding/pem"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/test/apiserver"
@@ -277,4 +280,61 @@ func TestAProfileThatEnforcesIsReadyOnceBothEntriesStandAndNeitherOutlivesIt(t *
 	if err := awaitEntries(0); err != nil {
 		t.Errorf("entries outlive their last profile: %v", err)
 	}
+}
+
+// What is a fault may be let pass by failurePolicy Ignore, and whoever makes Pods can make them large. The API server writes each < as six
+// bytes.
+func TestAPodThatIsTooLargeToBeReadIsNotAdmittedWithoutWhatIsEnforced(t *testing.T) {
+	t.Parallel()
+	const name = "large-ignore"
+	createReady(t, enforcing(matching(custom(t, name, sidecar), name, v1alpha1.FailurePolicyIgnore)))
+	p := pod(namespace(t, map[string]string{name: ""}))
+	for i := range 13 {
+		p.Spec.Containers[0].Env = append(p.Spec.Containers[0].Env, corev1.EnvVar{Name: fmt.Sprintf("V%d", i), Value: strings.Repeat("<", 100<<10)})
+	}
+	if err := missing(refuse(t, p), "Pillion refuses this Pod", "larger than", "make the Pod's manifest smaller"); err != nil {
+		t.Error(err)
+	}
+	if stored, _ := admit(t, pod(p.Namespace)); len(added(stored)) != 1 {
+		t.Errorf("afterwards a Pod got %q", added(stored))
+	}
+}
+
+// A tenant's expressions are evaluated for the tenant's Pods, by the webhook of all.
+func TestATenantsExpressionsKeepNothingFromBeingEnforced(t *testing.T) {
+	t.Parallel()
+	const name = "costly-enforced"
+	createReady(t, enforcing(matching(custom(t, name, sidecar), name, v1alpha1.FailurePolicyIgnore)))
+	in := namespace(t, map[string]string{name: ""})
+	for i := range 20 {
+		profile := inNamespace(in, cache(fmt.Sprintf("costly-%d", i)))
+		profile.Spec.Match = &v1alpha1.PodMatch{}
+		for j := range 16 {
+			profile.Spec.Match.Conditions = append(profile.Spec.Match.Conditions, v1alpha1.MatchCondition{
+				Name: fmt.Sprintf("c%d", j), Expression: "object == object",
+			})
+		}
+		create(t, profile)
+	}
+	awaitReadyProfile(t, types.NamespacedName{Namespace: in, Name: "costly-19"})
+	group := sync.WaitGroup{}
+	for range 8 {
+		group.Go(func() {
+			p := pod(in)
+			for i := range 180 {
+				c := container(fmt.Sprintf("c-%d", i))
+				for j := range 10 {
+					c.Env = append(c.Env, corev1.EnvVar{Name: fmt.Sprintf("E%d", j), Value: "v"})
+				}
+				p.Spec.Containers = append(p.Spec.Containers, c)
+			}
+			stored, err := server.Clientset.CoreV1().Pods(in).Create(t.Context(), p, metav1.CreateOptions{})
+			if err != nil {
+				t.Error(err)
+			} else if !slices.Contains(added(stored), "pillion-"+name) {
+				t.Errorf("added %q", added(stored))
+			}
+		})
+	}
+	group.Wait()
 }

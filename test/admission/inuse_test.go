@@ -12,6 +12,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -169,6 +170,8 @@ func TestAProfileThatIsDeletedStaysForThoseWhoAsk(t *testing.T) {
 			if err := server.Client.Delete(t.Context(), shop); err != nil { // as the garbage collector would
 				t.Fatal(err)
 			}
+			awaitUser(t, profile, "1 still ask for the profile: ReplicaSet "+users.Namespace+"/shop-1.") // by its Pod that still runs
+			end(t, stored, corev1.PodSucceeded)
 			awaitGone(t, profile)
 			if err := missing(refuse(t, podOf(shop)), profile.GetName(), "ProfileNotAvailable"); err != nil {
 				t.Error(err)
@@ -178,6 +181,61 @@ func TestAProfileThatIsDeletedStaysForThoseWhoAsk(t *testing.T) {
 	if stored, _ := admit(t, pod(chosen)); len(added(stored)) > 0 {
 		t.Errorf("the match of what is deleted chose a Pod, which got %q", added(stored))
 	}
+}
+
+// awaitUser waits until the profile's condition InUse says who asks.
+func awaitUser(t *testing.T, profile client.Object, want string) {
+	t.Helper()
+	err := apiserver.Await(t.Context(), func(ctx context.Context) (bool, error) {
+		status, err := statusOf(ctx, server.Client, client.ObjectKeyFromObject(profile))
+		if err != nil {
+			return false, err
+		}
+		condition := meta.FindStatusCondition(status.Conditions, v1alpha1.ConditionInUse)
+		return condition != nil && condition.Message == want, fmt.Errorf("InUse is %+v", condition)
+	})
+	if err != nil {
+		t.Fatalf("%s: %v", profile.GetName(), err)
+	}
+}
+
+// end lets a Pod end, as the kubelet would tell.
+func end(t *testing.T, p *corev1.Pod, phase corev1.PodPhase) {
+	t.Helper()
+	p.Status.Phase = phase
+	if err := server.Client.Status().Update(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPodsThatHaveEndedAreNotCounted(t *testing.T) {
+	t.Parallel()
+	profile := site("in-use-by-the-ended")
+	createReady(t, profile)
+	in := namespace(t, nil)
+	var pods []*corev1.Pod
+	for range 3 {
+		stored, _ := admit(t, pod(in, v1alpha1.InjectKey, profile.Name))
+		pods = append(pods, stored)
+	}
+	await := func(want int32) {
+		t.Helper()
+		err := apiserver.Await(t.Context(), func(ctx context.Context) (bool, error) {
+			status, err := statusOf(ctx, server.Client, client.ObjectKeyFromObject(profile))
+			if err != nil {
+				return false, err
+			}
+			return status.Pods != nil && *status.Pods == v1alpha1.PodCounts{Current: want}, fmt.Errorf("%+v, want %d", status.Pods, want)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	await(3)
+	end(t, pods[0], corev1.PodSucceeded)
+	await(2)
+	end(t, pods[1], corev1.PodFailed)
+	await(1)
 }
 
 // namespaceFor is one whose Pods may ask for a profile.

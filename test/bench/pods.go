@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -18,8 +19,11 @@ import (
 // maxControllerMiB bounds the controller's resident set while it counts the Pods.
 const maxControllerMiB = 150.0
 
-// counts measures the controller's memory once it has counted many Pods, as many of them current as outdated, as a cluster has them:
-// ten of each workload.
+// podsNamespace is one that Pillion never touches: what Pods there say of what was woven is counted, although nothing was.
+const podsNamespace = metav1.NamespacePublic
+
+// counts measures the controller's memory once it has counted many Pods, as many of them current as outdated: half of them ten of
+// each workload, and half each of an owner of its own, whose name is to be remembered, for all ask for the profile.
 func (b *bench) counts(ctx context.Context, pods int) error {
 	profile := gitSyncProfile("counted")
 	if err := b.server.Client.Create(ctx, profile); err != nil {
@@ -31,6 +35,9 @@ func (b *bench) counts(ctx context.Context, pods int) error {
 	})
 	if err != nil {
 		return fmt.Errorf("await the profile's revision: %w", err)
+	}
+	if err := b.preparePodsNamespace(ctx); err != nil {
+		return err
 	}
 	start := time.Now()
 	if err := b.createWoven(ctx, profile.Status.Revision, pods); err != nil {
@@ -63,6 +70,19 @@ func (b *bench) counts(ctx context.Context, pods int) error {
 	return nil
 }
 
+// preparePodsNamespace makes what Pods need there, as far as the API server has not.
+func (b *bench) preparePodsNamespace(ctx context.Context) error {
+	for _, object := range []client.Object{
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: podsNamespace}},
+		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default", Namespace: podsNamespace}},
+	} {
+		if err := b.server.Client.Create(ctx, object); err != nil && !apierrors.IsAlreadyExists(err) {
+			return err
+		}
+	}
+	return nil
+}
+
 // createWoven creates Pods that say what was woven into them.
 func (b *bench) createWoven(ctx context.Context, revision string, pods int) error {
 	const clients = 8
@@ -85,22 +105,25 @@ func (b *bench) createWoven(ctx context.Context, revision string, pods int) erro
 
 func wovenPod(revision string, i int) *corev1.Pod {
 	workload := fmt.Sprintf("workload-%d", i/10)
+	owner := metav1.OwnerReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: workload + "-6d4b75cb6d"}
+	if i/10%2 == 1 {
+		owner = metav1.OwnerReference{APIVersion: "tekton.dev/v1", Kind: "TaskRun", Name: fmt.Sprintf("build-and-test-the-shop-%d", i)}
+	}
+	owner.UID, owner.Controller, owner.BlockOwnerDeletion = "00000000-0000-0000-0000-000000000001", new(true), new(true)
 	if i%2 == 1 {
 		revision = "0ddba11000"
 	}
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			GenerateName: workload + "-6d4b75cb6d-", Namespace: namespace,
+			GenerateName: workload + "-6d4b75cb6d-", Namespace: podsNamespace,
 			Labels: map[string]string{v1alpha1.InjectedKey: "true", "app": workload, "pod-template-hash": "6d4b75cb6d"},
 			Annotations: map[string]string{
+				v1alpha1.InjectKey: "counted",
 				v1alpha1.InjectedKey: fmt.Sprintf(
 					`{"counted":{"kind":"GitSync","revision":%q,"containers":["pillion-counted"]}}`, revision),
 				"cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes": "pillion-counted,pillion-counted-no-token",
 			},
-			OwnerReferences: []metav1.OwnerReference{{
-				APIVersion: "apps/v1", Kind: "ReplicaSet", Name: workload + "-6d4b75cb6d", UID: "00000000-0000-0000-0000-000000000001",
-				Controller: new(true), BlockOwnerDeletion: new(true),
-			}},
+			OwnerReferences: []metav1.OwnerReference{owner},
 		},
 		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
 	}

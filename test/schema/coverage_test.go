@@ -1,7 +1,9 @@
 package schema
 
 import (
+	"encoding/json"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -9,6 +11,7 @@ import (
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 
+	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/test/apiserver"
 )
 
@@ -83,6 +86,58 @@ func TestEveryBoundIsKeptByTheAPIServerAndByPillion(t *testing.T) {
 	if broken < 100 {
 		t.Errorf("only %d bounds were found", broken)
 	}
+}
+
+// TestWhatTheAPIServerStoresCanBeDecoded writes extreme integers to each field that takes one: where the API server would
+// store an object that does not decode, one profile keeps all from being listed.
+func TestWhatTheAPIServerStoresCanBeDecoded(t *testing.T) {
+	b := newBoth(t)
+	tried := 0
+	for kind, definition := range schemas(t) {
+		var accepted []map[string]any
+		for _, c := range readCases(t) {
+			object := c.object(t)
+			if len(c.WantErrors) == 0 && object["kind"] == kind {
+				accepted = append(accepted, object)
+			}
+		}
+		spec := definition.Properties["spec"]
+		walk(&spec, "spec", func(path string, at *apiextensionsv1.JSONSchemaProps) {
+			if at.Type != "integer" && !at.XIntOrString {
+				return
+			}
+			for _, extreme := range []any{int64(3_000_000_000), int64(-3_000_000_000), int64(math.MaxInt64), 1e30, 1.5, "x"} {
+				extremely := violation{value: func(any) (any, bool) { return extreme, true }}
+				object, where := extremely.in(accepted, path)
+				if object == nil {
+					continue // another kind has the case: both have the same patterns
+				}
+				tried++
+				stored, refusal := b.create(t.Context(), object)
+				if refusal != nil {
+					continue
+				}
+				if err := decode(stored.Object); err != nil {
+					t.Errorf("%s of %v is stored in a %s, and cannot be decoded: %v", where, extreme, kind, err)
+				}
+			}
+		})
+	}
+	if tried < 100 {
+		t.Errorf("only %d values were tried", tried)
+	}
+}
+
+// decode reads an object as a typed client does.
+func decode(object map[string]any) error {
+	encoded, err := json.Marshal(object)
+	if err != nil {
+		return err
+	}
+	if object["kind"] == namespacedKind {
+		return json.Unmarshal(encoded, &v1alpha1.PatternProfile{})
+	}
+	return json.Unmarshal(encoded, &v1alpha1.ClusterPatternProfile{})
 }
 
 // violation breaks one rule of a part of a schema.

@@ -1,0 +1,186 @@
+package profiles
+
+import (
+	"encoding/json"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/weave"
+)
+
+// withoutReserved returns the Pod without the containers, volumes and label that Pillion added earlier, so that weaving twice
+// sees what weaving once saw. It is the Pod itself if there are none.
+func withoutReserved(pod *corev1.Pod) *corev1.Pod {
+	isReserved := func(c corev1.Container) bool { return v1alpha1.IsReservedName(c.Name) }
+	if !isWoven(pod) && !slices.ContainsFunc(pod.Spec.InitContainers, isReserved) && !slices.ContainsFunc(pod.Spec.Containers, isReserved) {
+		return pod
+	}
+	bare := *pod
+	bare.Labels = maps.Clone(pod.Labels)
+	delete(bare.Labels, v1alpha1.InjectedKey)
+	bare.Spec.InitContainers = slices.DeleteFunc(slices.Clone(pod.Spec.InitContainers), isReserved)
+	bare.Spec.Containers = slices.DeleteFunc(slices.Clone(pod.Spec.Containers), isReserved)
+	bare.Spec.Volumes = slices.DeleteFunc(slices.Clone(pod.Spec.Volumes), func(v corev1.Volume) bool {
+		return v1alpha1.IsReservedName(v.Name)
+	})
+	return &bare
+}
+
+// withoutMarks takes the annotations and the label off a Pod that tell what was woven into it. Its maps are replaced.
+func withoutMarks(pod *corev1.Pod) {
+	pod.Labels = maps.Clone(pod.Labels)
+	delete(pod.Labels, v1alpha1.InjectedKey)
+	pod.Annotations = maps.Clone(pod.Annotations)
+	maps.DeleteFunc(pod.Annotations, func(key, _ string) bool {
+		return isInjectedKey(key) || key == v1alpha1.SkippedKey || strings.HasPrefix(key, v1alpha1.ConfigKeyPrefix)
+	})
+}
+
+// withoutAdditions returns the Pod without what is reserved, and without what the profiles that were woven into it gave its metadata
+// and the app's containers: what the expressions of templates saw when it was not woven yet.
+func (d *decider) withoutAdditions() *corev1.Pod {
+	if !isWoven(d.pod) {
+		return d.bare
+	}
+	pod := *d.bare
+	withoutMarks(&pod)
+	gave := d.given()
+	maps.DeleteFunc(pod.Labels, func(key, _ string) bool { return gave.labels[key] })
+	maps.DeleteFunc(pod.Annotations, func(key, value string) bool {
+		return gave.annotations[key] || (key == weave.SafeToEvictKey && !slices.ContainsFunc(strings.Split(value, ","), func(volume string) bool {
+			return !v1alpha1.IsReservedName(volume)
+		}))
+	})
+	for _, containers := range []*[]corev1.Container{&pod.Spec.InitContainers, &pod.Spec.Containers} {
+		*containers = slices.Clone(*containers)
+		for i := range *containers {
+			c := &(*containers)[i]
+			c.Env = slices.DeleteFunc(slices.Clone(c.Env), func(v corev1.EnvVar) bool { return gave.env[v.Name] })
+			c.VolumeMounts = slices.DeleteFunc(slices.Clone(c.VolumeMounts), func(m corev1.VolumeMount) bool {
+				return v1alpha1.IsReservedName(m.Name)
+			})
+		}
+	}
+	return &pod
+}
+
+// additions are the keys and names of what profiles give a Pod's metadata and the app's containers.
+type additions struct{ labels, annotations, env map[string]bool }
+
+func newAdditions() additions {
+	return additions{labels: map[string]bool{}, annotations: map[string]bool{}, env: map[string]bool{}}
+}
+
+// given returns what the profiles give that the Pod's marks name, as far as it is known without evaluating anything.
+func (d *decider) given() additions {
+	given := newAdditions()
+	for name, entry := range injectedBefore(d.pod) {
+		profile := d.snapshot.find(entry.Namespace, name)
+		switch {
+		case profile == nil || profile.Pattern == nil:
+		case profile.custom != nil:
+			note(given.labels, slices.Values(profile.declared.Labels))
+			note(given.annotations, slices.Values(profile.declared.Annotations))
+			note(given.env, slices.Values(profile.declared.Env))
+		default:
+			d.givenByPattern(profile, &given)
+		}
+	}
+	return given
+}
+
+func note(in map[string]bool, keys iter.Seq[string]) {
+	for key := range keys {
+		in[key] = true
+	}
+}
+
+func (d *decider) givenByPattern(profile *Profile, given *additions) {
+	what := d.added(d.plain(profile), nil)
+	note(given.labels, maps.Keys(what.fragment.Labels))
+	note(given.annotations, maps.Keys(what.fragment.Annotations))
+	for i := range what.fragment.Additions {
+		for j := range what.fragment.Additions[i].Env {
+			given.env[what.fragment.Additions[i].Env[j].Name] = true
+		}
+	}
+}
+
+// plain returns a candidate of a profile as it is, without overrides.
+func (d *decider) plain(profile *Profile) *candidate {
+	c := &candidate{profile: profile}
+	c.effectiveSpec, c.problems = profile.effective(nil)
+	return c
+}
+
+// declared are the keys and names that a custom template gives a Pod's metadata and the app's containers; none of them can be an
+// expression.
+type declared struct{ Labels, Annotations, Env []string }
+
+// declaredBy reads them from the JSON of a template that is valid.
+func declaredBy(template []byte) *declared {
+	read := struct {
+		Labels, Annotations any
+		App                 any
+	}{}
+	_ = json.Unmarshal(template, &read) // it was decoded strictly before
+	keys := func(of any) []string {
+		object, _ := of.(map[string]any)
+		return slices.Sorted(maps.Keys(object))
+	}
+	found := &declared{Labels: keys(read.Labels), Annotations: keys(read.Annotations)}
+	app, _ := read.App.([]any)
+	for _, one := range app {
+		addition, _ := one.(map[string]any)
+		variables, _ := addition["env"].([]any)
+		for _, variable := range variables {
+			if variable, ok := variable.(map[string]any); ok {
+				if name, ok := variable["name"].(string); ok {
+					found.Env = append(found.Env, name)
+				}
+			}
+		}
+	}
+	return found
+}
+
+// containersOf returns the names of the containers that a profile adds.
+func (d *decider) containersOf(profile *Profile) []string {
+	if profile.custom != nil {
+		return profile.custom.Containers()
+	}
+	names, known := d.names[profile]
+	if !known {
+		names = []string{v1alpha1.ReservedName(profile.Name, "")}
+		if profile.Pattern != nil {
+			what := d.added(d.plain(profile), nil)
+			names = append(names, containerNames(&what.fragment)...)
+		}
+		if d.names == nil {
+			d.names = map[*Profile][]string{}
+		}
+		d.names[profile] = names
+	}
+	return names
+}
+
+// hasContainerOf tells whether the Pod has a container of the name of one that a profile adds.
+func (d *decider) hasContainerOf(profile *Profile) bool {
+	return slices.ContainsFunc(d.containersOf(profile), func(name string) bool { return hasContainer(d.pod, name) })
+}
+
+// isWoven tells whether something was woven into the Pod, by the mark that the entries of the webhook configuration go by.
+func isWoven(pod *corev1.Pod) bool {
+	_, woven := pod.Labels[v1alpha1.InjectedKey]
+	return woven
+}
+
+func hasContainer(pod *corev1.Pod, name string) bool {
+	named := func(c corev1.Container) bool { return c.Name == name }
+	return slices.ContainsFunc(pod.Spec.InitContainers, named) || slices.ContainsFunc(pod.Spec.Containers, named)
+}
