@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -191,6 +192,7 @@ type view struct {
 	problems, broken  string
 	deleted           bool
 	selection, reason string
+	readers           string
 }
 
 func viewOf(snapshot *profiles.Snapshot, key types.NamespacedName) view {
@@ -203,7 +205,7 @@ func viewOf(snapshot *profiles.Snapshot, key types.NamespacedName) view {
 	}
 	v := view{
 		kind: served.Kind, revision: served.Revision, generation: served.Generation, deleted: served.Deleted,
-		problems: linesOf(served.Problems), broken: linesOf(served.Broken),
+		problems: linesOf(served.Problems), broken: linesOf(served.Broken), readers: strings.Join(snapshot.Readers(served), " "),
 	}
 	selection, refusal := snapshot.Plan().Of(served)
 	if selection != nil {

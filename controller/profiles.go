@@ -108,6 +108,7 @@ func (r *profileReconciler) observe(
 	}
 	seen.users, seen.lookAgain = r.finder.find(ctx, snapshot, served)
 	seen.users.policy = selection != nil
+	seen.users.readers = snapshot.Readers(served)
 	return seen, nil
 }
 

@@ -52,6 +52,8 @@ const (
 	ReasonAskedFor = "AskedFor"
 	// ReasonChosenByMatch: the profile's match chooses Pods, so that nobody need ask.
 	ReasonChosenByMatch = "ChosenByMatch"
+	// ReasonReadBy: another profile, which is not deleted, reads the files of this one.
+	ReasonReadBy = "ReadBy"
 	// ReasonCounting: it is not known yet who asks.
 	ReasonCounting = "Counting"
 	// ReasonCannotList: it cannot be looked up who asks; the message names what cannot be listed and why.

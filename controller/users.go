@@ -27,10 +27,12 @@ type users struct {
 	err     error
 	// policy says that the profile's match chooses Pods.
 	policy bool
+	// readers are the profiles that read from it, sorted.
+	readers []string
 }
 
 // any tells whether there may be some.
-func (u *users) any() bool { return !u.counted || u.policy || u.number > 0 }
+func (u *users) any() bool { return !u.counted || u.policy || len(u.readers) > 0 || u.number > 0 }
 
 func (u *users) verdict() verdict {
 	switch {
@@ -40,6 +42,9 @@ func (u *users) verdict() verdict {
 			some += fmt.Sprintf(" and %d more", more)
 		}
 		return verdict{ok: true, reason: ReasonAskedFor, message: fmt.Sprintf("%d still ask for the profile: %s.", u.number, some)}
+	case len(u.readers) > 0:
+		return verdict{ok: true, reason: ReasonReadBy, message: fmt.Sprintf(
+			"%s reads its files, so that Pods get it as before.", u.readers[0])}
 	case u.policy:
 		return verdict{ok: true, reason: ReasonChosenByMatch, message: "The profile's match chooses Pods."}
 	case u.err != nil:

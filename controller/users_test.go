@@ -2,12 +2,15 @@ package controller
 
 import (
 	"cmp"
+	"strings"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -256,4 +259,33 @@ func finderOf(t *testing.T, object client.Object) (*fixture, *profiles.Snapshot)
 		}})
 	f.settle(t)
 	return f, f.catalog.current()
+}
+
+// Who reads the files of a profile needs it, and nobody need ask for it.
+func TestADeletedProfileIsKeptForThoseThatReadItsFiles(t *testing.T) {
+	site := gitSyncProfile(withoutMatch(clusterProfile("site", "", "", "")))
+	site.Finalizers, site.Generation = []string{v1alpha1.InUseFinalizer}, 1
+	reader := withoutMatch(clusterProfile("conf", "", "", ""))
+	reader.Spec.TemplateProcessor = &v1alpha1.TemplateProcessor{
+		MountPath: "/etc/app", Templates: v1alpha1.TemplateSource{GitSync: &v1alpha1.TemplateGitSync{Profile: "site", Path: "conf"}},
+	}
+	f := newFixture(t, func(err error) error { return err }, site, &reader)
+	f.pods.index = newPodIndex()
+	if err := f.client.Delete(t.Context(), site); err != nil {
+		t.Fatal(err)
+	}
+	f.settle(t)
+	f.reconcile(t, f.reconcileCluster, site)
+	condition := meta.FindStatusCondition(f.cluster(t, "site").Status.Conditions, v1alpha1.ConditionInUse)
+	if condition == nil || condition.Reason != ReasonReadBy || !strings.Contains(condition.Message, "ClusterPatternProfile conf") {
+		t.Errorf("%+v", condition)
+	}
+	if err := f.client.Delete(t.Context(), &reader); err != nil {
+		t.Fatal(err)
+	}
+	f.settle(t)
+	f.reconcile(t, f.reconcileCluster, site)
+	if err := f.client.Get(t.Context(), client.ObjectKeyFromObject(site), site); !apierrors.IsNotFound(err) {
+		t.Errorf("it stays: %v", err)
+	}
 }

@@ -69,6 +69,8 @@ func sizeOfJSON(value any) int {
 type Bound struct {
 	template *Template
 	early    []any
+	// keepsPlaces is set if what follows an element of a list that is left out keeps its index.
+	keepsPlaces bool
 }
 
 // Evaluate evaluates the other expressions.
@@ -95,19 +97,38 @@ func (b *Bound) Value(path ...string) (any, bool) {
 	return copyJSON(b.early[leaf.number]), true
 }
 
-// Open stands for what is known only once the other expressions are evaluated.
+// Open stands for what is not known yet.
 type Open struct{}
 
-// RenderEarly returns the JSON value with the results of the early expressions, and an Open in the place of each other
-// string. The caller owns it.
-func (b *Bound) RenderEarly() any {
-	results := make([]any, len(b.template.leaves))
-	for _, leaf := range b.template.leaves {
-		if !leaf.early {
-			results[leaf.number] = Open{}
+// TryOut evaluates the early expressions for all that is wrong with them. It returns the JSON value with their results, and an
+// Open in the place of each other string with expressions: of those that are not early, that did not compile, that fail, and
+// that read one of the fields of variables that lack a value. An Open is also what stands for an element of a list that is left
+// out, if another follows, so that this keeps its index. The caller owns the value.
+func (t *Template) TryOut(values map[string]any, lacking map[string][]string) (any, field.ErrorList) {
+	var errs field.ErrorList
+	results := make([]any, len(t.leaves))
+	left, room := uint64(templateCost), maxTemplateSize
+	for _, leaf := range t.leaves {
+		results[leaf.number] = Open{}
+		isSpent := len(errs) > 0 && (left == 0 || room < 0) // as was said of another leaf
+		if isSpent || leaf.isWrong || !leaf.early || leaf.readsAny(lacking) {
+			continue
 		}
+		result, cost, err := leaf.evaluate(values, left)
+		left -= min(cost, left)
+		if err == nil {
+			if room -= sizeOfJSON(result); room < 0 {
+				err = field.TooLong(leaf.path, "", maxTemplateSize)
+			}
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		results[leaf.number] = result
 	}
-	return b.Render(Leaves{results: results})
+	tried := &Bound{template: t, early: results, keepsPlaces: true}
+	return tried.Render(Leaves{results: results}), errs
 }
 
 // Render returns the JSON value with the results in place of the expressions. The caller owns it.
@@ -131,13 +152,18 @@ func (b *Bound) render(from *node, leaves Leaves) (any, bool) {
 		}
 		return object, true
 	case from.isList:
-		list := make([]any, 0, len(from.children))
+		list, kept := make([]any, 0, len(from.children)), 0
 		for _, child := range from.children {
-			if value, ok := b.render(child, leaves); ok {
+			value, ok := b.render(child, leaves)
+			switch {
+			case ok:
 				list = append(list, value)
+				kept = len(list)
+			case b.keepsPlaces:
+				list = append(list, Open{})
 			}
 		}
-		return list, true
+		return list[:kept], true
 	default:
 		return from.constant, true
 	}

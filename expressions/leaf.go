@@ -23,6 +23,8 @@ type leaf struct {
 	parts  []part
 	// early is set if all that the expressions read is early.
 	early bool
+	// isWrong is set if the template cannot be used, for what was said of this leaf.
+	isWrong bool
 }
 
 // part of a string is text or an expression.

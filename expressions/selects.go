@@ -101,3 +101,35 @@ func (s scope) field(of ast.Expr, name string) ([]string, bool) {
 	fields, ok := s.path(of)
 	return append(slices.Clone(fields), name), ok
 }
+
+// readsAny tells whether a leaf may read one of the fields of variables, or asks for it.
+func (l *leaf) readsAny(fields map[string][]string) bool {
+	return slices.ContainsFunc(l.parts, func(p part) bool {
+		if !p.isExpression() {
+			return false
+		}
+		for variable, names := range fields {
+			if len(names) > 0 && p.compiled.mayRead(variable, names) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// mayRead tells whether the expression may read one of the fields of a variable. Where it does more with the variable than to
+// select fields by their names, it may.
+func (x *Expression) mayRead(variable string, names []string) bool {
+	isVariable := func(e ast.NavigableExpr) bool {
+		return e.Kind() == ast.IdentKind && e.AsIdent() == variableAlias(variable)
+	}
+	anything := scope{variableAlias(variable): {}}
+	return slices.ContainsFunc(ast.MatchDescendants(ast.NavigateAST(x.tree), isVariable), func(e ast.NavigableExpr) bool {
+		parent, ok := e.Parent()
+		if !ok {
+			return true
+		}
+		read, ok := anything.path(parent)
+		return !ok || len(read) != 1 || slices.Contains(names, read[0])
+	})
+}

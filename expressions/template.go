@@ -43,17 +43,15 @@ type Template struct {
 	leaves []*leaf
 }
 
-// CompileTemplate compiles all expressions in the strings of a JSON value. Everything that is wrong is reported, under path.
+// CompileTemplate compiles all expressions in the strings of a JSON value. Everything that is wrong is reported, under path. A
+// template of which something is wrong is good for TryOut alone.
 func (e *Environment) CompileTemplate(document any, path *field.Path, options TemplateOptions) (*Template, field.ErrorList) {
 	compiler := &templateCompiler{environment: e, options: options, template: &Template{}, budget: NewBudget(templateCost)}
 	compiler.template.root = compiler.compile(document, path, nil)
 	if compiler.expressions > maxExpressions {
 		compiler.errs = append(compiler.errs, field.TooMany(path, compiler.expressions, maxExpressions))
 	}
-	if len(compiler.errs) > 0 {
-		return nil, compiler.errs
-	}
-	return compiler.template, nil
+	return compiler.template, compiler.errs
 }
 
 // node is a value of a template: an object, a list, a leaf or a constant.
@@ -120,7 +118,7 @@ func (c *templateCompiler) compileString(value string, path *field.Path, at []st
 	parts, err := splitTemplate(value)
 	if err != nil {
 		c.errs = append(c.errs, field.Invalid(path, shorten(value), err.Error()))
-		return &node{}
+		return &node{leaf: c.addLeaf(&leaf{path: path, at: at, isWrong: true})}
 	}
 	if !slices.ContainsFunc(parts, part.isExpression) {
 		return &node{constant: joinText(parts)}
@@ -130,7 +128,8 @@ func (c *templateCompiler) compileString(value string, path *field.Path, at []st
 
 // compileLeaf compiles the expressions of a string. Those beyond the limit are only counted.
 func (c *templateCompiler) compileLeaf(parts []part, path *field.Path, at []string) *leaf {
-	compiled := &leaf{path: path, at: at, number: len(c.template.leaves), early: true}
+	compiled := &leaf{path: path, at: at, early: true}
+	before := len(c.errs)
 	if c.options.Rules != nil {
 		rules, err := c.options.Rules(at)
 		if err != nil {
@@ -142,6 +141,7 @@ func (c *templateCompiler) compileLeaf(parts []part, path *field.Path, at []stri
 		if piece.isExpression() {
 			c.expressions++
 			if c.expressions > maxExpressions {
+				compiled.isWrong = true
 				continue
 			}
 			expression, err := c.environment.compile(c.budget, piece.source)
@@ -160,8 +160,14 @@ func (c *templateCompiler) compileLeaf(parts []part, path *field.Path, at []stri
 		}
 		compiled.parts = append(compiled.parts, piece)
 	}
-	c.template.leaves = append(c.template.leaves, compiled)
-	return compiled
+	compiled.isWrong = compiled.isWrong || len(c.errs) > before
+	return c.addLeaf(compiled)
+}
+
+func (c *templateCompiler) addLeaf(added *leaf) *leaf {
+	added.number = len(c.template.leaves)
+	c.template.leaves = append(c.template.leaves, added)
+	return added
 }
 
 // isEarly tells whether an expression reads no more than the early variables.

@@ -191,21 +191,41 @@ func TestBindEvaluatesWhatIsEarly(t *testing.T) {
 	}
 }
 
-func TestRenderEarlyLeavesTheOthersOpen(t *testing.T) {
-	template, errs := compileTemplate(t, map[string]any{
+func TestTryOutLeavesOpenWhatIsNotKnown(t *testing.T) {
+	template, _ := compileTemplate(t, map[string]any{
 		"early": "${params.port}", "late": "${pod.metadata.name}", "text": "x${namespace.metadata.name}",
-		"list": []any{"${null}", "${pod.metadata.name}", "last"},
+		"list": []any{"${null}", "${pod.metadata.name}", "last", "${null}"}, "out": "${null}",
+		"zero": "${1 / (params.port - 1)}", "absent": "${params.any.x}", "syntax": "${1 +}", "endless": "${1",
+		"lacking": "${params.name}", "asking": "${has(params.name)}", "whole": "${string(dyn(params) == {})}",
+		"optional": "${params.?name.orValue('')}", "other": "${profile.name}", "beside": "${params.port > 0 ? 'a' : params.name}",
 	})
-	if len(errs) > 0 {
-		t.Fatal(errs)
+	tried, errs := template.TryOut(map[string]any{
+		"params": map[string]any{"port": int64(1), "any": map[string]any{}}, "profile": map[string]any{"name": "p"},
+	}, map[string][]string{"params": {"name"}})
+	want := map[string]any{
+		"early": int64(1), "late": Open{}, "text": Open{}, "list": []any{Open{}, Open{}, "last"},
+		"zero": Open{}, "absent": Open{}, "syntax": Open{}, "endless": Open{}, "lacking": Open{}, "asking": Open{}, "whole": Open{},
+		"optional": Open{}, "other": "p", "beside": Open{},
 	}
-	bound, errs := template.Bind(map[string]any{"params": map[string]any{"port": int64(1)}})
-	if len(errs) > 0 {
-		t.Fatal(errs)
-	}
-	want := map[string]any{"early": int64(1), "late": Open{}, "text": Open{}, "list": []any{Open{}, "last"}}
-	if diff := cmp.Diff(want, bound.RenderEarly()); diff != "" {
+	if diff := cmp.Diff(want, tried); diff != "" {
 		t.Error(diff)
+	}
+	if len(errs) != 2 || errs[0].Field != "template.absent" || errs[1].Field != "template.zero" {
+		t.Errorf("%v, want what is absent and the zero", errs)
+	}
+}
+
+func TestTryOutSaysOnceThatAllCostTooMuch(t *testing.T) {
+	document := map[string]any{"late": "${pod.metadata.name}"}
+	for i := range 40 {
+		document[fmt.Sprintf("x%02d", i)] = "${string(lists.range(500).map(i, i + params.port).size())}"
+	}
+	template, errs := compileTemplate(t, document)
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	if _, errs = template.TryOut(map[string]any{"params": map[string]any{"port": int64(1)}}, nil); len(errs) != 1 {
+		t.Errorf("%v, want one problem", errs)
 	}
 }
 

@@ -35,8 +35,8 @@ type Custom struct {
 	fixedPorts         []fixedPort
 }
 
-// CompileCustom compiles the custom pattern of the profile of a name, in a namespace or "". Everything that is wrong is reported.
-// With defaults for all that its expressions read it is also bound once, so that what cannot be evaluated is found here.
+// CompileCustom compiles the custom pattern of the profile of a name, in a namespace or "". Everything that is wrong is reported
+// at once: what needs no Pod is evaluated here with the defaults, whatever else is wrong, and what comes of it is checked.
 func CompileCustom(name, namespace string, spec *v1alpha1.Custom, path *field.Path) (*Custom, field.ErrorList) {
 	c := &Custom{profile: name, namespace: namespace}
 	parameters, errs := compileParameters(spec.Parameters, path.Child("parameters"))
@@ -60,15 +60,21 @@ func CompileCustom(name, namespace string, spec *v1alpha1.Custom, path *field.Pa
 	})
 	errs = append(errs, wrong...)
 	errs = append(errs, places.checkVariables(path)...)
-	errs = append(errs, c.compileStatic(document, places, path)...)
+	tried, wrong := template.TryOut(c.variables(c.defaults()), map[string][]string{"params": c.lacking()})
+	errs = append(errs, wrong...)
+	decoded, wrong := c.decode(tried, document, path)
+	errs = append(errs, wrong...)
+	if len(errs) == 0 && !places.hasExpressions && decoded.isEmpty() {
+		errs = append(errs, nothingAdded(path))
+	}
 	if len(errs) > 0 {
 		return nil, errs
 	}
 	c.template = template
+	decoded.allContainers(path, func(container *corev1.Container, _ *field.Path, _ bool) {
+		c.containers = append(c.containers, v1alpha1.ReservedName(c.profile, container.Name))
+	})
 	c.ports, c.fixedPorts = templatePorts(document, template, c.parameters)
-	if errs := c.tryOut(path); len(errs) > 0 {
-		return nil, errs
-	}
 	return c, nil
 }
 
@@ -130,52 +136,18 @@ func (c *Custom) environment() (*expressions.Environment, error) {
 	)
 }
 
-// compileStatic checks what is known of the template without the values of its expressions.
-func (c *Custom) compileStatic(document any, places *places, path *field.Path) field.ErrorList {
-	walk := &shapeWalk{isDynamic: places.isDynamic}
-	static := walk.value(document, templateShape(), path, nil)
-	template, err := decodeTemplate(static)
-	if err != nil {
-		return append(walk.errs, field.Invalid(path, field.OmitValueType{}, err.Error()))
-	}
-	check := &templateCheck{profile: c.profile, unknown: walk.unknown}
-	check.template(template, path)
-	template.allContainers(path, func(container *corev1.Container, _ *field.Path, _ bool) {
-		c.containers = append(c.containers, v1alpha1.ReservedName(c.profile, container.Name))
-	})
-	if len(walk.errs) == 0 && len(walk.unknown) == 0 && template.isEmpty() {
-		return field.ErrorList{nothingAdded(path)}
-	}
-	return append(walk.errs, check.errs...)
-}
-
-// tryOut evaluates what needs no Pod, if no Pod has to give a parameter, and checks what comes of it, with the rest left open.
-func (c *Custom) tryOut(path *field.Path) field.ErrorList {
-	if slices.ContainsFunc(c.parameters, func(p parameter) bool { return p.required }) {
-		return nil
-	}
-	bound, errs := c.template.Bind(c.variables(c.defaults()))
-	if len(errs) > 0 {
-		return errs
-	}
-	_, errs = c.decode(bound.RenderEarly(), path)
-	return errs
-}
-
-// decode holds a template whose expressions have their values, or are open, to what a Pod can hold.
-func (c *Custom) decode(rendered any, path *field.Path) (*customTemplate, field.ErrorList) {
-	walk := &shapeWalk{}
+// decode holds a template whose expressions have their values, or are open, to what a Pod can hold. The document is the template
+// as it is written, nil if that was checked before.
+func (c *Custom) decode(rendered, document any, path *field.Path) (*customTemplate, field.ErrorList) {
+	walk := &shapeWalk{document: document}
 	value := walk.value(rendered, templateShape(), path, nil)
-	if len(walk.errs) > 0 {
-		return nil, walk.errs
-	}
 	template, err := decodeTemplate(value)
 	if err != nil {
-		return nil, field.ErrorList{field.Invalid(path, field.OmitValueType{}, err.Error())}
+		return nil, append(walk.errs, field.Invalid(path, field.OmitValueType{}, err.Error()))
 	}
 	check := &templateCheck{profile: c.profile, unknown: walk.unknown}
 	check.template(template, path)
-	return template, check.errs
+	return template, append(walk.errs, check.errs...)
 }
 
 // Parameters returns the names of the parameters, sorted.
@@ -201,7 +173,7 @@ func (c *Custom) Parse(name, text string) (any, error) {
 }
 
 // Containers returns the names of all containers that the pattern adds, as they are in the Pod.
-func (c *Custom) Containers() []string { return slices.Clone(c.containers) }
+func (c *Custom) Containers() []string { return c.containers }
 
 // ReadsPod tells whether any expression reads the Pod or its namespace. Where none does, the values of the parameters decide what
 // the pattern adds.
@@ -215,6 +187,17 @@ func (c *Custom) defaults() map[string]any {
 		}
 	}
 	return values
+}
+
+// lacking returns the names of the parameters whose value is not known before there is a Pod, or for a default that is wrong.
+func (c *Custom) lacking() []string {
+	var names []string
+	for i := range c.parameters {
+		if p := &c.parameters[i]; p.isWrong || p.required && p.standard == nil {
+			names = append(names, p.name)
+		}
+	}
+	return names
 }
 
 func (c *Custom) variables(values map[string]any) map[string]any {
@@ -294,7 +277,7 @@ func (r *CustomResult) Key() string { return r.key }
 // Fragment returns what the pattern adds, with names reserved and what the template leaves open hardened.
 func (r *CustomResult) Fragment(hardening Hardening) (weave.Fragment, []Problem) {
 	custom := r.bound.custom
-	template, errs := custom.decode(r.bound.bound.Render(r.leaves), field.NewPath("spec", "custom", "template"))
+	template, errs := custom.decode(r.bound.bound.Render(r.leaves), nil, field.NewPath("spec", "custom", "template"))
 	if len(errs) > 0 {
 		return weave.Fragment{}, custom.problems(ReasonInvalidTemplate, errs)
 	}

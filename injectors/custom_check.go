@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -28,7 +29,8 @@ var imageReference = regexp.MustCompile(
 // server's validation: it finds what people get wrong, where they wrote it, and not in a Pod that cannot be created.
 type templateCheck struct {
 	profile string
-	// unknown are the paths of expressions: what is not there may be there once they have their values.
+	// unknown are the paths of expressions: what is not there may be there once they have their values. They are those of what was
+	// said to be wrong too.
 	unknown []string
 	errs    field.ErrorList
 }
@@ -52,6 +54,13 @@ func (c *templateCheck) forbidden(path *field.Path, detail string) {
 // required reports what is missing, unless an expression may yield it.
 func (c *templateCheck) required(path *field.Path, detail string) {
 	if !c.isOpen(path) {
+		c.errs = append(c.errs, field.Required(path, detail))
+	}
+}
+
+// requiredOf reports at a path that none of its keys is there, unless an expression may yield one.
+func (c *templateCheck) requiredOf(path *field.Path, detail string, keys ...string) {
+	if !slices.ContainsFunc(keys, func(key string) bool { return c.isOpen(path.Child(key)) }) {
 		c.errs = append(c.errs, field.Required(path, detail))
 	}
 }
@@ -151,8 +160,10 @@ func (c *templateCheck) metadata(t *customTemplate, path *field.Path) {
 
 // key refuses keys by which Kubernetes and Pillion themselves are told what to do.
 func (c *templateCheck) key(key string, path *field.Path) {
-	for _, problem := range validation.IsQualifiedName(key) {
-		c.invalid(path, key, problem)
+	if CheckText(key) == nil { // or that was said
+		for _, problem := range validation.IsQualifiedName(key) {
+			c.errs = append(c.errs, field.Invalid(path, shortened(key), problem))
+		}
 	}
 	prefix, _, found := strings.Cut(key, "/")
 	if !found {
@@ -173,7 +184,7 @@ func (c *templateCheck) container(container *corev1.Container, path *field.Path,
 	c.env(container.Env, path.Child("env"))
 	for i := range container.EnvFrom {
 		if source := &container.EnvFrom[i]; (source.ConfigMapRef == nil) == (source.SecretRef == nil) {
-			c.required(path.Child("envFrom").Index(i), "write configMapRef or secretRef, and not both")
+			c.requiredOf(path.Child("envFrom").Index(i), "write configMapRef or secretRef, and not both", "configMapRef", "secretRef")
 		}
 	}
 	c.ports(container.Ports, path.Child("ports"))
@@ -207,11 +218,15 @@ func (c *templateCheck) restartPolicy(container *corev1.Container, path *field.P
 	case len(container.RestartPolicyRules) > 0:
 		c.forbidden(path.Child("restartPolicyRules"), "a profile sets none: leave it out")
 	case container.RestartPolicy == nil:
+		if c.isOpen(path.Child("restartPolicy")) {
+			return
+		}
 	case !isInit:
 		c.forbidden(path.Child("restartPolicy"),
 			"is the Pod's for a regular container: leave it out, or move the container to initContainers")
 	case !isSidecar:
 		c.errs = append(c.errs, field.NotSupported(path.Child("restartPolicy"), *container.RestartPolicy, []string{"Always"}))
+		return
 	}
 	if !isInit || isSidecar {
 		return
@@ -281,7 +296,7 @@ func (c *templateCheck) oneOf(object any, path *field.Path) {
 	}
 	switch {
 	case len(set) == 0:
-		c.required(path, "write one of "+strings.Join(choices, ", "))
+		c.requiredOf(path, "write one of "+strings.Join(choices, ", "), choices...)
 	case len(set) > 1:
 		c.invalid(path, strings.Join(set, ", "), "goes one at a time: write one of them")
 	}
@@ -397,9 +412,22 @@ func (c *templateCheck) resources(requirements *corev1.ResourceRequirements, pat
 	}
 	check(requirements.Requests, path.Child("requests"))
 	check(requirements.Limits, path.Child("limits"))
+	isNone := func(key corev1.ResourceName, limit resource.Quantity) bool {
+		return limit.IsZero() && (key == corev1.ResourceCPU || key == corev1.ResourceMemory)
+	}
+	for _, key := range slices.Sorted(maps.Keys(requirements.Limits)) {
+		if limit := requirements.Limits[key]; isNone(key, limit) {
+			c.invalid(path.Child("limits").Key(string(key)), limit.String(),
+				"bounds nothing: write a limit of more than 0, or leave it out")
+		}
+	}
 	for _, key := range slices.Sorted(maps.Keys(requirements.Requests)) {
 		request := requirements.Requests[key]
-		if limit, ok := requirements.Limits[key]; ok && request.Cmp(limit) > 0 {
+		limit, ok := requirements.Limits[key]
+		if !ok || limit.Sign() < 0 || isNone(key, limit) || c.isOpen(path.Child("limits").Key(shortened(string(key)))) {
+			continue // or the limit itself is wrong
+		}
+		if request.Cmp(limit) > 0 {
 			c.invalid(path.Child("requests").Key(string(key)), request.String(), "is more than the limit, "+limit.String())
 		}
 	}
@@ -488,7 +516,7 @@ func (c *templateCheck) addition(addition *customAddition, path *field.Path) {
 		}
 	}
 	if len(addition.Env) == 0 && len(addition.VolumeMounts) == 0 {
-		c.required(path, "write env or volumeMounts: what the containers gain")
+		c.requiredOf(path, "write env or volumeMounts: what the containers gain", "env", "volumeMounts")
 	}
 	c.env(addition.Env, path.Child("env"))
 	c.mounts(addition.VolumeMounts, path.Child("volumeMounts"))

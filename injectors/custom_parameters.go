@@ -52,7 +52,8 @@ type parameter struct {
 	name             string
 	kind             v1alpha1.ParameterType
 	required         bool
-	standard         any // the default, nil if there is none
+	standard         any  // the default, nil if there is none
+	isWrong          bool // no value is known: the default is wrong, or the type
 	enum             []any
 	pattern          *regexp.Regexp
 	states           int // of the pattern
@@ -92,6 +93,7 @@ func (c *parameterCompiler) compile(declared *v1alpha1.Parameter, path *field.Pa
 	}
 	errs := checkParameterName(declared.Name, path.Child("name"))
 	if p.example() == "" {
+		p.isWrong = true
 		return p, append(errs, field.NotSupported(path.Child("type"), p.kind, []v1alpha1.ParameterType{
 			v1alpha1.ParameterString, v1alpha1.ParameterInteger, v1alpha1.ParameterBoolean,
 			v1alpha1.ParameterQuantity, v1alpha1.ParameterDuration,
@@ -110,7 +112,7 @@ func (c *parameterCompiler) compile(declared *v1alpha1.Parameter, path *field.Pa
 		if err != nil {
 			errs = append(errs, field.Invalid(path.Child("default"), shortened(string(declared.Default.Raw)), err.Error()))
 		}
-		p.standard = value
+		p.standard, p.isWrong = value, err != nil
 		if declared.Required {
 			errs = append(errs, field.Invalid(path.Child("required"), true,
 				"has no effect beside a default: leave one of them out"))
@@ -161,6 +163,7 @@ func (p *parameter) setLengths(declared *v1alpha1.Parameter, path *field.Path) (
 	}
 	if p.minLength > p.maxLength {
 		errs = append(errs, field.Invalid(path.Child("minLength"), p.minLength, fmt.Sprintf("is more than maxLength, %d", p.maxLength)))
+		p.minLength = 0 // no default could be right
 	}
 	return errs
 }
@@ -226,6 +229,7 @@ func (p *parameter) setBounds(declared *v1alpha1.Parameter, path *field.Path) (e
 	p.maximum = read(declared.Maximum, "maximum")
 	if p.minimum != nil && p.maximum != nil && p.compare(p.minimum, p.maximum) > 0 {
 		errs = append(errs, field.Invalid(path.Child("minimum"), p.minimum, fmt.Sprintf("is more than maximum, %v", p.maximum)))
+		p.minimum, p.maximum = nil, nil // no default could be right
 	}
 	return errs
 }
@@ -403,8 +407,10 @@ func (p *parameter) kindOf() expressions.Kind {
 		return expressions.Int
 	case v1alpha1.ParameterBoolean:
 		return expressions.Bool
-	default:
+	case v1alpha1.ParameterString, v1alpha1.ParameterQuantity, v1alpha1.ParameterDuration:
 		return expressions.String
+	default:
+		return expressions.Any
 	}
 }
 

@@ -23,22 +23,11 @@ var (
 		"the script, where it is $1, or as an environment variable")
 )
 
-// places knows of each place of a template whether there may be an expression, and notes where there is one.
+// places knows of each place of a template whether there may be an expression, and notes whether there is one.
 type places struct {
 	document any
-	// dynamic are the places with expressions, by their joined keys.
-	dynamic map[string]bool
-}
-
-func joinKeys(keys []string) string { return strings.Join(keys, "\x00") }
-
-// isDynamic tells whether there is an expression at a place, or what was meant for one and does not end.
-func (p *places) isDynamic(keys []string) bool {
-	if p.dynamic[joinKeys(keys)] {
-		return true
-	}
-	text, _ := valueAt(p.document, keys).(string)
-	return hasExpression(text)
+	// hasExpressions is set once an expression was found.
+	hasExpressions bool
 }
 
 // hasExpression tells whether an expression begins in a text.
@@ -58,10 +47,7 @@ func checkExpression(expression *expressions.Expression) error {
 
 // rules is the Rules of expressions.TemplateOptions.
 func (p *places) rules(keys []string) (expressions.LeafRules, error) {
-	if p.dynamic == nil {
-		p.dynamic = map[string]bool{}
-	}
-	p.dynamic[joinKeys(keys)] = true
+	p.hasExpressions = true
 	if len(keys) == 0 {
 		return expressions.LeafRules{}, errStaticPart
 	}

@@ -132,13 +132,18 @@ func addFields(s *shape, t reflect.Type) {
 	}
 }
 
-// shapeWalk holds a JSON value to a shape. Expressions in it are expressions.Open, and what isDynamic says, given the keys
-// that lead there.
+// shapeWalk holds a JSON value to a shape. Expressions in it that have no value are expressions.Open.
 type shapeWalk struct {
-	isDynamic func(keys []string) bool
-	// unknown are the paths of expressions, of whose values nothing is known.
+	// document is the value as it is written, with its expressions, or nil.
+	document any
+	// unknown are the paths of which nothing is known: those of expressions, and of what is wrong.
 	unknown []string
 	errs    field.ErrorList
+}
+
+// wrong reports what is wrong at its path, where nothing more is known then.
+func (w *shapeWalk) wrong(problem *field.Error) {
+	w.errs, w.unknown = append(w.errs, problem), append(w.unknown, problem.Field)
 }
 
 // value returns a copy of the value without what is wrong or an expression.
@@ -156,18 +161,19 @@ func (w *shapeWalk) value(value any, at *shape, path *field.Path, keys []string)
 		}
 	default:
 		if problem := at.scalar(value); problem != "" {
-			w.errs = append(w.errs, field.Invalid(path, shortened(fmt.Sprint(value)), problem))
+			w.wrong(field.Invalid(path, shortened(fmt.Sprint(value)), problem))
 			return nil
 		}
 		if text, isText := value.(string); isText && CheckText(text) != nil {
-			w.errs = append(w.errs, field.Invalid(path, shortened(text), CheckText(text).Error()))
+			w.wrong(field.Invalid(path, shortened(text), CheckText(text).Error()))
+			return nil
 		}
 		return value
 	}
 	if at.kind == shapeAnything {
 		return value
 	}
-	w.errs = append(w.errs, field.Invalid(path, field.OmitValueType{}, "must be "+string(at.kind)))
+	w.wrong(field.Invalid(path, field.OmitValueType{}, "must be "+string(at.kind)))
 	return nil
 }
 
@@ -181,19 +187,32 @@ func (w *shapeWalk) object(value map[string]any, at *shape, path *field.Path, ke
 				w.errs = append(w.errs, field.Invalid(child, shortened(name), err.Error()))
 			}
 		}
-		switch {
-		case w.isDynamic != nil && strings.Contains(name, "${") && !strings.Contains(name, "$${"):
-			// whoever compiles expressions says that a key holds none
-		case element == nil:
-			w.errs = append(w.errs, field.Forbidden(path.Child(shortened(name)), "there is no field of that name"+w.suggestion(name, at)))
-		case w.dynamic(value[name], child, append(keys, name)):
-		default:
-			if element := w.value(value[name], element, child, append(keys, name)); element != nil {
-				object[name] = element
-			}
+		if element == nil {
+			w.noField(name, at, path)
+			continue
+		}
+		var found any
+		if !w.dynamic(value[name], child, append(keys, name)) {
+			found = w.value(value[name], element, child, append(keys, name))
+		}
+		if found == nil && value[name] != nil && at.kind == shapeMap {
+			found = element.zero() // for the key to be checked
+		}
+		if found != nil {
+			object[name] = found
 		}
 	}
 	return object
+}
+
+// noField reports a field that there is not. Nothing is known of the one that was probably meant.
+func (w *shapeWalk) noField(name string, at *shape, path *field.Path) {
+	detail := "; there are " + strings.Join(slices.Sorted(maps.Keys(at.fields)), ", ")
+	if meant := at.meant(name); meant != "" {
+		detail = "; write " + meant
+		w.unknown = append(w.unknown, path.Child(meant).String())
+	}
+	w.wrong(field.Forbidden(path.Child(shortened(name)), "there is no field of that name"+detail))
 }
 
 func (w *shapeWalk) list(value []any, at *shape, path *field.Path, keys []string) any {
@@ -202,7 +221,7 @@ func (w *shapeWalk) list(value []any, at *shape, path *field.Path, keys []string
 		child, keys := path.Index(i), append(keys, strconv.Itoa(i))
 		if !w.dynamic(value[i], child, keys) {
 			if value[i] == nil {
-				w.errs = append(w.errs, field.Required(child, "must be "+string(at.element.kind)+", not null"))
+				w.wrong(field.Required(child, "must be "+string(at.element.kind)+", not null"))
 			}
 			list[i] = w.value(value[i], at.element, child, keys)
 		}
@@ -213,28 +232,28 @@ func (w *shapeWalk) list(value []any, at *shape, path *field.Path, keys []string
 	return list
 }
 
-// dynamic notes an expression.
+// dynamic notes an expression of whose value nothing is known. What is written there is checked in any case.
 func (w *shapeWalk) dynamic(value any, path *field.Path, keys []string) bool {
-	_, isOpen := value.(expressions.Open)
-	if !isOpen && (w.isDynamic == nil || !w.isDynamic(keys)) {
-		return false
+	if text, isText := valueAt(w.document, keys).(string); isText && hasExpression(text) && CheckText(text) != nil {
+		w.wrong(field.Invalid(path, shortened(text), CheckText(text).Error()))
+		return true
 	}
-	if text, isText := value.(string); isText && CheckText(text) != nil {
-		w.errs = append(w.errs, field.Invalid(path, shortened(text), CheckText(text).Error()))
+	if _, isOpen := value.(expressions.Open); !isOpen {
+		return false
 	}
 	w.unknown = append(w.unknown, path.String())
 	return true
 }
 
-// suggestion names the field that was probably meant.
-func (w *shapeWalk) suggestion(name string, at *shape) string {
-	for _, known := range slices.Sorted(maps.Keys(at.fields)) {
+// meant returns the field that was probably meant by a name, or "".
+func (s *shape) meant(name string) string {
+	for _, known := range slices.Sorted(maps.Keys(s.fields)) {
 		if strings.EqualFold(known, name) || strings.EqualFold(known, name+"s") || strings.EqualFold(known+"s", name) ||
 			strings.EqualFold(known+"e", name) {
-			return "; write " + known
+			return known
 		}
 	}
-	return "; there are " + strings.Join(slices.Sorted(maps.Keys(at.fields)), ", ")
+	return ""
 }
 
 // zero stands for an element of a list of which nothing is known.

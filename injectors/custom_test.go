@@ -658,6 +658,139 @@ func TestWrongTemplatesAreFoundWhenTheProfileIsCompiled(t *testing.T) {
 	}
 }
 
+func TestEveryProblemOfACustomPatternIsToldOnce(t *testing.T) {
+	agent := func(fields string) string {
+		return "initContainers: [{name: a, restartPolicy: Always, " + fields + "}]"
+	}
+	const container = "template.initContainers[0]."
+	tests := map[string]struct {
+		parameter, template string
+		want                []string
+	}{
+		"an unknown field and a division by zero": {
+			"{name: x}", agent(`image: a, imagee: b, args: ["x${1/params.zero}"]`),
+			[]string{container + "args[0]", container + "imagee"},
+		},
+		"a default of another type and a division by zero": {
+			"{name: x, type: integer, default: x}", agent(`image: a, args: ["x${1/params.zero}"]`),
+			[]string{"parameters[1].default", container + "args[0]"},
+		},
+		"a division by zero and a string for a port": {
+			"{name: x, default: a}", agent(`image: a, args: ["x${1/params.zero}"], ports: [{containerPort: "${params.x}"}]`),
+			[]string{container + "args[0]", container + "ports[0].containerPort"},
+		},
+		"an integer for a string and a port that is too high": {
+			"{name: x, type: integer, default: 70000}",
+			agent(`image: a, env: [{name: A, value: "${params.zero}"}], ports: [{containerPort: "${params.x}"}]`),
+			[]string{container + "env[0].value", container + "ports[0].containerPort"},
+		},
+		"a variable that there is not, and what the others yield": {
+			"{name: x, type: integer, default: 70000}",
+			agent(`image: "${params.nothing}", args: ["${1"], ports: [{containerPort: "${params.x}"}], workingDir: "${1/params.zero}"`),
+			[]string{container + "args[0]", container + "image", container + "ports[0].containerPort", container + "workingDir"},
+		},
+		"what comes of a default that is out of bounds follows from that": {
+			"{name: x, type: integer, default: 70000, maximum: 80}", agent(`image: a, ports: [{containerPort: "${params.x}"}]`),
+			[]string{"parameters[1].default"},
+		},
+		"what reads a type that there is not follows from that": {
+			"{name: x, type: float, default: 1}", agent(`image: a, args: ["x${params.x + 1}"]`),
+			[]string{"parameters[1].type"},
+		},
+		"a division by zero beside a required parameter": {
+			"{name: x, required: true}", agent(`image: "a:${params.x}", args: ["x${1/params.zero}"]`),
+			[]string{container + "args[0]"},
+		},
+		"a default follows from bounds the wrong way round": {
+			"{name: x, type: integer, default: 3, minimum: 4, maximum: 2}", agent(`image: a, args: ["x${1/params.zero}"]`),
+			[]string{"parameters[1].minimum", container + "args[0]"},
+		},
+		"a default follows from lengths the wrong way round": {
+			"{name: x, default: abc, minLength: 4, maxLength: 3}", "labels: {a: b}",
+			[]string{"parameters[1].minLength"},
+		},
+		"an image that is missing follows from its name": {
+			"{name: x}", agent(`imagee: a`),
+			[]string{container + "imagee"},
+		},
+		"a probe that goes with Always follows from another restartPolicy": {
+			"{name: x}", `initContainers: [{image: a, restartPolicy: Never, startupProbe: {tcpSocket: {port: 1}}}]`,
+			[]string{container + "restartPolicy"},
+		},
+		"a request above the limit follows from a limit of nothing": {
+			"{name: x}", agent(`image: a, resources: {requests: {cpu: 1}, limits: {cpu: "${params.zero}", memory: 0}}`),
+			[]string{container + "resources.limits[cpu]", container + "resources.limits[memory]"},
+		},
+		"a request above the limit of another resource": {
+			"{name: x}", agent(`image: a, resources: {requests: {example.com/gpu: 1}, limits: {example.com/gpu: 0}}`),
+			[]string{container + "resources.requests[example.com/gpu]"},
+		},
+		"text that changes its direction, in a label's value": {
+			"{name: x}", `labels: {a: "b\u202e", b: "\u202e${pod.kind}", c: "\u202e${profile.name}"}`,
+			[]string{"template.labels[a]", "template.labels[b]", "template.labels[c]"},
+		},
+		"text that changes its direction, in a label's key": {
+			"{name: x}", `labels: {"a\u202e": "${pod.kind}"}`,
+			[]string{"template.labels[a\u202e]"},
+		},
+		"a key of Kubernetes, and of values that are wrong or not known": {
+			"{name: x}", `labels: {app.kubernetes.io/name: "${pod.kind}", pod-template-hash: 5}`,
+			[]string{
+				"template.labels[app.kubernetes.io/name]", "template.labels[pod-template-hash]", "template.labels[pod-template-hash]",
+			},
+		},
+		"an expression as the name of a volume of nothing": {
+			"{name: x}", `volumes: [{name: "${profile.name}"}]`,
+			[]string{"template.volumes[0]", "template.volumes[0].name"},
+		},
+		"an expression as the container of an addition of nothing": {
+			"{name: x}", `app: [{containers: ["${profile.name}"]}]`,
+			[]string{"template.app[0]", "template.app[0].containers[0]"},
+		},
+		"an element behind one that is left out": {
+			"{name: x}", agent(`image: a, args: ["${null}", 5, "${params.zero}"]`),
+			[]string{container + "args[1]", container + "args[2]"},
+		},
+		"an addition of what is left out": {
+			"{name: x}", `app: [{env: ["${null}"]}]`,
+			[]string{"template.app[0]"},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			zero := "{name: zero, type: integer, default: 0}"
+			_, errs := compileCustom(t, "parameters: ["+zero+", "+test.parameter+"]\ntemplate:\n  "+test.template)
+			var got []string
+			for _, err := range errs {
+				got = append(got, strings.TrimPrefix(err.Field, "spec.custom."))
+			}
+			slices.Sort(got)
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("fields (-want +got):\n%s\n%v", diff, errs.ToAggregate())
+			}
+		})
+	}
+}
+
+func TestExpressionsReadTheProfile(t *testing.T) {
+	spec := func(annotation string) *v1alpha1.Custom {
+		return customSpec(t, `template: {annotations: {example.com/of: "`+annotation+`"}}`)
+	}
+	for namespace, want := range map[string]string{"team-a": "team-a/logs", "": "/logs"} {
+		custom, errs := CompileCustom("logs", namespace, spec("${profile.namespace}/${profile.name}"), field.NewPath("spec", "custom"))
+		if len(errs) > 0 {
+			t.Fatal(errs.ToAggregate())
+		}
+		bound, _ := custom.Bind(nil)
+		fragment, problems := evaluated(t, bound, Hardening{})
+		if got := fragment.Annotations["example.com/of"]; got != want || len(problems) > 0 {
+			t.Errorf("in the namespace %q it is %q, not %q: %v", namespace, got, want, problems)
+		}
+	}
+	_, errs := CompileCustom("logs", "team-a", spec("${profile.revision}"), field.NewPath("spec", "custom"))
+	mentions(t, errs, `there is no field "revision"`, "the fields of profile are name, namespace")
+}
+
 func TestWhatATemplateMayHold(t *testing.T) {
 	agent := func(fields string) string {
 		return "initContainers: [{name: a, image: a, restartPolicy: Always, " + fields + "}]"
@@ -681,6 +814,9 @@ func TestWhatATemplateMayHold(t *testing.T) {
 		"a Secret's name of an expression":      `imagePullSecrets: [{name: "${pod.metadata.labels.app}"}]`,
 		"a list of which an early element is left out": agent(
 			`args: ["${has(params.note) ? dyn(params.note) : null}", "x${pod.metadata.labels.app}", last]`),
+		"a limit that is not known":      agent(`resources: {requests: {cpu: 2}, limits: {cpu: "${pod.metadata.labels.cpu}"}}`),
+		"a label that is left out":       `labels: {a: "${params.?note}"}`,
+		"a device that is not to be had": agent("resources: {limits: {example.com/gpu: 0}}"),
 		"the name of a Pod's container":  agent(`args: ["x${pod.spec.containers[0].name}", "pod.metadata.name of ${pod.kind}"]`),
 		"a word that is a Pod's name":    agent(`args: ["x${pod.metadata.labels['pod.metadata.name']}"]`),
 		"a variable that a shell reads":  agent(`env: [{name: A, value: "${profile.name}"}], command: [sh, -c, 'echo "$A"']`),
@@ -785,6 +921,10 @@ func TestWhatATemplateMakesForAPodIsChecked(t *testing.T) {
 			`hostAliases: [{ip: 10.0.0.1, hostnames: ["${pod.metadata.labels.money}"]}]`,
 			ReasonInvalidTemplate, "hostnames[0]",
 		},
+		"a limit that bounds nothing": {
+			`initContainers: [{image: a, resources: {limits: {memory: "${size(pod.metadata.labels.app) - 4}"}}}]`,
+			ReasonInvalidTemplate, "bounds nothing",
+		},
 		"a quantity that takes years": {
 			`initContainers: [{image: a, resources: {limits: {memory: "1e9${size(pod.metadata.labels)}999999"}}}]`,
 			ReasonInvalidTemplate, "a quantity",
@@ -798,6 +938,20 @@ func TestWhatATemplateMakesForAPodIsChecked(t *testing.T) {
 				t.Errorf("problems %v, want one of %s that says %q", problems, test.reason, test.want)
 			}
 		})
+	}
+}
+
+func TestEveryProblemOfWhatATemplateMakesForAPodIsTold(t *testing.T) {
+	_, problems := customFragmentOf(t, `
+template:
+  initContainers:
+  - image: a
+    env: [{name: A, value: "${size(pod.metadata.labels)}"}]
+    ports: [{containerPort: "${size(pod.metadata.labels) + 70000}"}]
+`, nil, Hardening{})
+	if len(problems) != 2 || !strings.Contains(problems[0].Message, "env[0].value") ||
+		!strings.Contains(problems[1].Message, "ports[0].containerPort") {
+		t.Errorf("problems %v, want those of the variable and of the port", problems)
 	}
 }
 
@@ -1262,7 +1416,7 @@ func TestLimitsOfATemplate(t *testing.T) {
 	}
 }
 
-// FuzzCustom compiles any template and evaluates it with any text for a parameter.
+// FuzzCustom compiles any template and evaluates it with any text for parameters of each type.
 func FuzzCustom(f *testing.F) {
 	f.Add(`{"initContainers":[{"name":"a","image":"a:1","args":["${params.text}","x${pod.metadata.labels.app}"]}]}`, "text")
 	f.Add(`{"containers":[{"image":"a","ports":[{"containerPort":"${size(params.text)}"}]}],"labels":{"a":"${params.text}"}}`, "-x")
@@ -1273,20 +1427,35 @@ func FuzzCustom(f *testing.F) {
 	f.Add(`{"initContainers":[{"name":"pillion-x","image":"${params.text}","command":["sh","-c","${params.text}"]}]}`, "; rm -rf /")
 	f.Add(`{"containers":"${params.text}","volumes":[null,1,"${[]}"],"app":{"a":null}}`, "\x00\u202e")
 	f.Add(`{"containers":[{"image":"a","resources":"${ {'limits': {params.text: '1e9999999'}} }"}]}`, "memory")
+	f.Add(`{"containers":[{"image":"a","ports":[{"containerPort":"${params.count + 1}"}],"args":["x${1 / (params.count + 1)}"]}]}`,
+		"70000")
+	f.Add(`{"containers":[{"image":"a","tty":"${params.enabled}","args":["${params.enabled ? dyn(params.text) : null}"]}]}`, "true")
+	f.Add(`{"containers":[{"image":"a","resources":{"limits":{"cpu":0,"memory":"${params.memory}"}}}],"labels":{"a":"${pod.kind}"}}`,
+		"0")
+	f.Add(`{"initContainers":[{"image":"a","args":["--wait=${params.wait}"],"resources":{"limits":{"memory":"${params.memory}"}}}]}`,
+		"1m")
 	f.Fuzz(func(t *testing.T, template, text string) {
 		spec := &v1alpha1.Custom{
-			Parameters: []v1alpha1.Parameter{{Name: "text", Default: &apiextensionsv1.JSON{Raw: []byte(`"a"`)}}},
-			Template:   apiextensionsv1.JSON{Raw: []byte(template)},
+			Parameters: []v1alpha1.Parameter{
+				{Name: "text", Default: &apiextensionsv1.JSON{Raw: []byte(`"a"`)}},
+				{Name: "count", Type: v1alpha1.ParameterInteger, Default: &apiextensionsv1.JSON{Raw: []byte(`0`)}},
+				{Name: "enabled", Type: v1alpha1.ParameterBoolean, Default: &apiextensionsv1.JSON{Raw: []byte(`false`)}},
+				{Name: "memory", Type: v1alpha1.ParameterQuantity, Default: &apiextensionsv1.JSON{Raw: []byte(`"1Mi"`)}},
+				{Name: "wait", Type: v1alpha1.ParameterDuration, Default: &apiextensionsv1.JSON{Raw: []byte(`"1s"`)}},
+			},
+			Template: apiextensionsv1.JSON{Raw: []byte(template)},
 		}
 		custom, errs := CompileCustom("logs", "", spec, field.NewPath("spec", "custom"))
 		if len(errs) > 0 {
 			return
 		}
-		value, err := custom.Parse("text", text)
-		if err != nil {
-			return
+		given := map[string]any{}
+		for _, name := range custom.Parameters() {
+			if value, err := custom.Parse(name, text); err == nil {
+				given[name] = value
+			}
 		}
-		bound, problems := custom.Bind(map[string]any{"text": value})
+		bound, problems := custom.Bind(given)
 		if len(problems) > 0 {
 			return
 		}

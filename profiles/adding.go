@@ -55,7 +55,7 @@ func (d *decider) has(profile *Profile) bool {
 
 // isOthers tells whether the Pod says that a container is of another profile: of profile a-b and not part b of profile a.
 func (d *decider) isOthers(container, profile string) bool {
-	for name, entry := range injectedBefore(d.pod) {
+	for name, entry := range d.injected() {
 		if name != profile && slices.Contains(entry.Containers, container) {
 			return true
 		}
@@ -129,7 +129,7 @@ func (d *decider) presentFragments(ordered []*candidate) []present {
 					continue
 				}
 				c.present = true
-				c.alreadyInjected(injectedBefore(d.pod)[c.profile.Name])
+				c.alreadyInjected(d.injected()[c.profile.Name])
 			}
 			if len(what.problems) == 0 {
 				bare.Occupy(what.fragment)
@@ -305,7 +305,7 @@ func (d *decider) fitted(taken injectors.Taken, c *candidate, applied map[string
 		return what, request
 	}
 	picked := *c
-	picked.evaluated = nil
+	picked.isPicked = true
 	if c.bound != nil {
 		bound, ok := c.bound.Pick(taken)
 		if !ok {
@@ -371,23 +371,28 @@ func (d *decider) added(c *candidate, applied map[string]*candidate) *added {
 
 // addedByCustom returns what a custom pattern adds: its expressions are evaluated, and what they make is remembered by their results.
 func (d *decider) addedByCustom(c *candidate) *added {
-	d.evaluate(c)
-	if len(c.evaluated.problems) > 0 {
-		return &added{problems: c.evaluated.problems}
+	result, problems := d.evaluate(c)
+	if len(problems) > 0 {
+		return &added{problems: problems}
 	}
 	if c.bound != c.profile.bound {
 		return d.build(c, nil)
 	}
-	key := fragmentKey{profile: c.profile, hardening: d.hardening, result: sha256.Sum256([]byte(c.evaluated.result.Key()))}
-	return d.snapshot.memory.remembered(key, func() *added { return newAdded(c.evaluated.result.Fragment(d.hardening)) })
+	key := fragmentKey{profile: c.profile, hardening: d.hardening, result: sha256.Sum256([]byte(result.Key()))}
+	return d.snapshot.memory.remembered(key, func() *added { return newAdded(result.Fragment(d.hardening)) })
 }
 
-// evaluate evaluates the expressions of a candidate's custom pattern, once.
-func (d *decider) evaluate(c *candidate) {
-	if c.evaluated == nil {
-		result, problems := c.bound.EvaluateWithin(d.budgets.of(c.profile), d.podView(), d.namespaceView())
-		c.evaluated = &evaluated{result, problems}
+// evaluate evaluates the expressions of a candidate's custom pattern: once for a request, as what they see is the same however often
+// the Pod is looked at, but for ports that were picked.
+func (d *decider) evaluate(c *candidate) (*injectors.CustomResult, []weave.Problem) {
+	known, ok := d.shared.evaluated[c.profile]
+	if !ok || c.isPicked {
+		known.result, known.problems = c.bound.EvaluateWithin(d.shared.of(c.profile), d.podView(), d.namespaceView())
+		if !c.isPicked {
+			d.shared.evaluated[c.profile] = known
+		}
 	}
+	return known.result, known.problems
 }
 
 // build makes what the candidate adds, for this Pod alone.
@@ -395,11 +400,11 @@ func (d *decider) build(c *candidate, applied map[string]*candidate) *added {
 	if c.bound == nil {
 		return &added{fragment: injectors.Build(c.profile.injector, d.input(c, applied), d.hardening)}
 	}
-	d.evaluate(c)
-	if len(c.evaluated.problems) > 0 {
-		return &added{problems: c.evaluated.problems}
+	result, problems := d.evaluate(c)
+	if len(problems) > 0 {
+		return &added{problems: problems}
 	}
-	fragment, problems := c.evaluated.result.Fragment(d.hardening)
+	fragment, problems := result.Fragment(d.hardening)
 	return &added{fragment: fragment, problems: problems}
 }
 

@@ -261,3 +261,35 @@ func TestWhatMemoryKeepsUntilTheControllerHasSeenTheChange(t *testing.T) {
 		t.Error("a profile that an administrator released is kept")
 	}
 }
+
+// Nobody asks by name for a profile whose match chooses Pods, and yet others may read from it.
+func TestADeletedProfileStaysAsItWasWhileOthersReadFromIt(t *testing.T) {
+	const gone = `deletionTimestamp: "2026-01-02T00:00:00Z"`
+	deleted := stored(t, gitSync+`, match: {}`, ``, gone, `deletionGracePeriodSeconds: 0`)
+	reader := compile(t, cluster("conf", `templateProcessor: {templates: {gitSync: {profile: site, path: conf}}, mountPath: /etc/app}`))
+	tenants := compile(t, namespaced("other", "site", gitOther)) // which the cluster's reader does not mean
+	tests := map[string]struct {
+		profiles []*profiles.Profile
+		readers  []string
+		want     []string
+	}{
+		"while another reads": {
+			[]*profiles.Profile{reader, deleted, tenants},
+			[]string{"ClusterPatternProfile conf"},
+			[]string{"site Match Applied Applied", "conf Annotation Applied Applied"},
+		},
+		"until none does": {[]*profiles.Profile{deleted, tenants}, nil, []string{"conf Annotation Rejected ProfileNotAvailable"}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			snapshot := profiles.NewSnapshot(options(), test.profiles)
+			if diff := cmp.Diff(test.readers, snapshot.Readers(deleted)); diff != "" {
+				t.Error(diff)
+			}
+			decision := profiles.Decide(snapshot, web(), podOf(t, asking("conf"), appOnly))
+			if diff := cmp.Diff(test.want, outcomes(&decision)); diff != "" {
+				t.Error(diff, decision.Denial())
+			}
+		})
+	}
+}

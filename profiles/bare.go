@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/weave"
@@ -60,7 +61,7 @@ func (d *decider) withoutAdditions() *corev1.Pod {
 		*containers = slices.Clone(*containers)
 		for i := range *containers {
 			c := &(*containers)[i]
-			c.Env = slices.DeleteFunc(slices.Clone(c.Env), func(v corev1.EnvVar) bool { return gave.env[v.Name] })
+			c.Env = slices.DeleteFunc(slices.Clone(c.Env), gave.gaveVariable)
 			c.VolumeMounts = slices.DeleteFunc(slices.Clone(c.VolumeMounts), func(m corev1.VolumeMount) bool {
 				return v1alpha1.IsReservedName(m.Name)
 			})
@@ -69,24 +70,43 @@ func (d *decider) withoutAdditions() *corev1.Pod {
 	return &pod
 }
 
-// additions are the keys and names of what profiles give a Pod's metadata and the app's containers.
-type additions struct{ labels, annotations, env map[string]bool }
+// additions are what profiles give a Pod's metadata, by keys, and the app's containers: variables with their values, as far as they are
+// known. The app's own value of a variable wins, and stays what it was.
+type additions struct {
+	labels, annotations map[string]bool
+	env                 map[string][]knownVariable
+}
+
+// knownVariable is a variable that a profile gives; one of any value where that follows from an expression.
+type knownVariable struct {
+	value corev1.EnvVar
+	isAny bool
+}
 
 func newAdditions() additions {
-	return additions{labels: map[string]bool{}, annotations: map[string]bool{}, env: map[string]bool{}}
+	return additions{labels: map[string]bool{}, annotations: map[string]bool{}, env: map[string][]knownVariable{}}
+}
+
+// gaveVariable tells whether a profile may have given a container this variable.
+func (a *additions) gaveVariable(v corev1.EnvVar) bool {
+	return slices.ContainsFunc(a.env[v.Name], func(known knownVariable) bool {
+		return known.isAny || equality.Semantic.DeepEqual(known.value, v)
+	})
 }
 
 // given returns what the profiles give that the Pod's marks name, as far as it is known without evaluating anything.
 func (d *decider) given() additions {
 	given := newAdditions()
-	for name, entry := range injectedBefore(d.pod) {
+	for name, entry := range d.injected() {
 		profile := d.snapshot.find(entry.Namespace, name)
 		switch {
 		case profile == nil || profile.Pattern == nil:
 		case profile.custom != nil:
 			note(given.labels, slices.Values(profile.declared.Labels))
 			note(given.annotations, slices.Values(profile.declared.Annotations))
-			note(given.env, slices.Values(profile.declared.Env))
+			for _, variable := range profile.declared.Env {
+				given.env[variable.value.Name] = append(given.env[variable.value.Name], variable)
+			}
 		default:
 			d.givenByPattern(profile, &given)
 		}
@@ -106,7 +126,8 @@ func (d *decider) givenByPattern(profile *Profile, given *additions) {
 	note(given.annotations, maps.Keys(what.fragment.Annotations))
 	for i := range what.fragment.Additions {
 		for j := range what.fragment.Additions[i].Env {
-			given.env[what.fragment.Additions[i].Env[j].Name] = true
+			variable := what.fragment.Additions[i].Env[j]
+			given.env[variable.Name] = append(given.env[variable.Name], knownVariable{value: variable})
 		}
 	}
 }
@@ -120,7 +141,10 @@ func (d *decider) plain(profile *Profile) *candidate {
 
 // declared are the keys and names that a custom template gives a Pod's metadata and the app's containers; none of them can be an
 // expression.
-type declared struct{ Labels, Annotations, Env []string }
+type declared struct {
+	Labels, Annotations []string
+	Env                 []knownVariable
+}
 
 // declaredBy reads them from the JSON of a template that is valid.
 func declaredBy(template []byte) *declared {
@@ -141,7 +165,10 @@ func declaredBy(template []byte) *declared {
 		for _, variable := range variables {
 			if variable, ok := variable.(map[string]any); ok {
 				if name, ok := variable["name"].(string); ok {
-					found.Env = append(found.Env, name)
+					value, isText := variable["value"].(string)
+					found.Env = append(found.Env, knownVariable{
+						value: corev1.EnvVar{Name: name, Value: value}, isAny: !isText || strings.Contains(value, "${"),
+					})
 				}
 			}
 		}

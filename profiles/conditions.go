@@ -3,6 +3,7 @@ package profiles
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/expressions"
+	"github.com/pillion-dev/pillion/injectors"
 	"github.com/pillion-dev/pillion/weave"
 )
 
@@ -50,8 +52,24 @@ func compileConditions(conditions []v1alpha1.MatchCondition, path *field.Path) (
 // conditionsOf evaluates the conditions of a profile's match, in their order: the first that is not true decides. It returns an empty
 // name if all are true.
 func (d *decider) conditionsOf(profile *Profile) (untrue string, problem *weave.Problem) {
+	if known, ok := d.shared.conditions[profile]; ok {
+		return known.untrue, known.problem
+	}
+	untrue, problem = d.evaluateConditions(profile, d.conditionValues(profile))
+	if untrue != "" && problem == nil && profile.match.enforce && d.hasContainerOf(profile) {
+		// What has the name of the profile's container may be what the condition is about, hidden behind it.
+		untrue, problem = d.evaluateConditions(profile, d.valuesOf(d.strictView(profile)))
+	}
+	// What an enforcing profile's conditions see changes with what is woven; that one is true stays so.
+	if untrue == "" || !profile.match.enforce {
+		d.shared.conditions[profile] = conditionsResult{untrue, problem}
+	}
+	return untrue, problem
+}
+
+func (d *decider) evaluateConditions(profile *Profile, values map[string]any) (untrue string, problem *weave.Problem) {
 	for _, condition := range profile.match.conditions {
-		value, err := condition.expression.EvaluateWithin(d.budgets.of(profile), d.conditionValues(profile))
+		value, err := condition.expression.EvaluateWithin(d.shared.of(profile), values)
 		holds, isBool := value.(bool)
 		if err == nil && !isBool {
 			err = fmt.Errorf("it yields %T and not a bool", value)
@@ -74,53 +92,76 @@ const (
 	namespaceCost = 200_000
 )
 
-// budgets are what is left of that for the Pod of one request.
-type budgets struct{ cluster, namespace *expressions.Budget }
+// shared is what all looks at the Pod of one request have in common: what is left of those budgets, and what is known already.
+type shared struct {
+	cluster, namespace *expressions.Budget
 
-func newBudgets() *budgets {
-	return &budgets{expressions.NewBudget(clusterCost), expressions.NewBudget(namespaceCost)}
+	conditions map[*Profile]conditionsResult
+	evaluated  map[*Profile]evaluated
 }
 
-// of returns the budget that a profile's expressions take from: none, and so no bound, where there are no budgets.
-func (b *budgets) of(profile *Profile) *expressions.Budget {
-	switch {
-	case b == nil:
-		return nil
-	case profile.Namespace == "":
-		return b.cluster
-	default:
-		return b.namespace
+// conditionsResult is what the conditions of a match came to.
+type conditionsResult struct {
+	untrue  string
+	problem *weave.Problem
+}
+
+// evaluated is what the expressions of a custom pattern yield for the Pod.
+type evaluated struct {
+	result   *injectors.CustomResult
+	problems []weave.Problem
+}
+
+func newShared() *shared {
+	return &shared{
+		cluster: expressions.NewBudget(clusterCost), namespace: expressions.NewBudget(namespaceCost),
+		conditions: map[*Profile]conditionsResult{}, evaluated: map[*Profile]evaluated{},
 	}
+}
+
+// of returns the budget that a profile's expressions take from.
+func (s *shared) of(profile *Profile) *expressions.Budget {
+	if profile.Namespace == "" {
+		return s.cluster
+	}
+	return s.namespace
 }
 
 // conditionValues returns what the conditions of a profile read, made once for a decision. Those of a profile that enforces see all
-// of the Pod but what enforced profiles add to it: what hides under a reserved name is no way round them.
+// of the Pod but the containers that enforced profiles add to it: what hides under a reserved name is no way round them.
 func (d *decider) conditionValues(profile *Profile) map[string]any {
-	values, object := &d.values, d.podView
 	if profile.match.enforce {
-		values, object = &d.strictValues, d.strictView
-	}
-	if *values == nil {
-		user := d.request.User
-		extra := make(map[string]any, len(user.Extra))
-		for key, all := range user.Extra {
-			extra[key] = []string(all)
+		if d.strictValues == nil {
+			d.strictValues = d.valuesOf(d.strictView(nil))
 		}
-		*values = map[string]any{
-			"object":          object(),
-			"namespaceObject": d.namespaceView(),
-			"request": map[string]any{
-				"operation": "CREATE",
-				"name":      knownName(d.pod),
-				"namespace": d.request.Namespace.Name,
-				"dryRun":    d.request.DryRun,
-				"userInfo": map[string]any{
-					"username": user.Username, "uid": user.UID, "groups": user.Groups, "extra": extra,
-				},
+		return d.strictValues
+	}
+	if d.values == nil {
+		d.values = d.valuesOf(d.podView())
+	}
+	return d.values
+}
+
+// valuesOf returns what conditions read that see the Pod in a view.
+func (d *decider) valuesOf(object any) map[string]any {
+	user := d.request.User
+	extra := make(map[string]any, len(user.Extra))
+	for key, all := range user.Extra {
+		extra[key] = []string(all)
+	}
+	return map[string]any{
+		"object":          object,
+		"namespaceObject": d.namespaceView(),
+		"request": map[string]any{
+			"operation": "CREATE",
+			"name":      knownName(d.pod),
+			"namespace": d.request.Namespace.Name,
+			"dryRun":    d.request.DryRun,
+			"userInfo": map[string]any{
+				"username": user.Username, "uid": user.UID, "groups": user.Groups, "extra": extra,
 			},
-		}
+		},
 	}
-	return *values
 }
 
 // podView returns the Pod without what is reserved and what profiles added, as expressions see it.
@@ -131,11 +172,11 @@ func (d *decider) podView() any {
 	return d.view
 }
 
-// strictView returns the Pod as the conditions of profiles that enforce see it.
-func (d *decider) strictView() any {
+// strictView returns the Pod as the conditions of profiles that enforce see it: without the containers of all of them but one.
+func (d *decider) strictView(with *Profile) any {
 	ours := map[string]bool{}
 	for _, profile := range d.matched {
-		if profile.match.enforce {
+		if profile.match.enforce && profile != with {
 			for _, name := range d.containersOf(profile) {
 				ours[name] = true
 			}
@@ -159,12 +200,23 @@ func withoutServersPart(pod *corev1.Pod) *corev1.Pod {
 	return &same
 }
 
-// knownName is the Pod's name, if it was sent with one.
+// knownName is the Pod's name, if it was sent with one. StatefulSets give their Pods a name and generateName.
 func knownName(pod *corev1.Pod) string {
-	if pod.GenerateName != "" {
+	if isGenerated(pod.Name, pod.GenerateName) {
 		return ""
 	}
 	return pod.Name
+}
+
+// isGenerated tells whether a name is one that the API server makes (k8s.io/apiserver/pkg/storage/names): the beginning that is asked
+// for, cut to 58 characters, and five of these.
+func isGenerated(name, generateName string) bool {
+	const most, random, alphabet = 58, 5, "bcdfghjklmnpqrstvwxz2456789"
+	if generateName == "" {
+		return false
+	}
+	rest, ok := strings.CutPrefix(name, generateName[:min(len(generateName), most)])
+	return ok && len(rest) == random && strings.Trim(rest, alphabet) == ""
 }
 
 // namespaceView returns the metadata of the namespace, as expressions see it.

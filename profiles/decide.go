@@ -36,8 +36,8 @@ const maxToldProblems = 10
 
 // Decide says what becomes of the Pod that is created. The same inputs give the same Decision.
 func (r Request) Decide(snapshot *Snapshot) Decision {
-	budgets := newBudgets()
-	decision := r.decide(snapshot, budgets)
+	shared := newShared()
+	decision := r.decide(snapshot, shared)
 	for range maxRounds {
 		// A label that a profile added may be what an enforcing profile matches.
 		if !decision.Allowed || len(decision.Patch) == 0 || !snapshot.enforcesMore(r.Namespace, &decision) {
@@ -45,7 +45,7 @@ func (r Request) Decide(snapshot *Snapshot) Decision {
 		}
 		again := r
 		again.Pod = decision.woven
-		next := again.decide(snapshot, budgets)
+		next := again.decide(snapshot, shared)
 		if next.Allowed && len(next.Patch) == 0 {
 			break
 		}
@@ -70,12 +70,12 @@ func (s *Snapshot) enforcesMore(namespace Namespace, decision *Decision) bool {
 }
 
 // decide decides about the Pod as it is.
-func (r Request) decide(snapshot *Snapshot, budgets *budgets) Decision {
+func (r Request) decide(snapshot *Snapshot, shared *shared) Decision {
 	if isExempt(snapshot, r.Namespace, r.Pod) {
 		return Decision{Allowed: true, woven: r.Pod}
 	}
 	d := decider{
-		snapshot: snapshot, request: &r, namespace: r.Namespace, pod: r.Pod, bare: withoutReserved(r.Pod), budgets: budgets,
+		snapshot: snapshot, request: &r, namespace: r.Namespace, pod: r.Pod, bare: withoutReserved(r.Pod), shared: shared,
 	}
 	d.matched = snapshot.matched(r.Namespace, d.bare.Labels)
 	d.options = snapshot.options.Weave
@@ -115,7 +115,17 @@ type decider struct {
 	// What expressions see, made when the first asks.
 	view, namespaceObject any
 	values, strictValues  map[string]any
-	budgets               *budgets
+	shared                *shared
+
+	before map[string]v1alpha1.Injected // what the Pod's marks say, read when it is asked for first
+}
+
+// injected returns what the Pod's marks say was woven into it.
+func (d *decider) injected() map[string]v1alpha1.Injected {
+	if d.before == nil {
+		d.before = injectedBefore(d.pod)
+	}
+	return d.before
 }
 
 // candidate is a profile that was asked for or that chose the Pod.
@@ -130,13 +140,7 @@ type candidate struct {
 	problems []weave.Problem
 	present  bool // the Pod has what it adds
 
-	evaluated *evaluated // of a custom pattern: nil until its expressions are evaluated
-}
-
-// evaluated is what the expressions of a custom pattern yield for the Pod.
-type evaluated struct {
-	result   *injectors.CustomResult
-	problems []weave.Problem
+	isPicked bool // other ports than its own were chosen
 }
 
 // choose collects the candidates: what is asked for, and what policy adds to it.
@@ -215,7 +219,7 @@ func (d *decider) isChosen(profile *Profile) bool {
 		return true
 	}
 	untrue, problem := d.conditionsOf(profile)
-	if untrue == "" || (problem == nil && profile.match.enforce && d.hasContainerOf(profile)) { // which has to be as it is added
+	if untrue == "" {
 		return true
 	}
 	outcome := profile.outcome(SourceMatch)
@@ -265,17 +269,13 @@ func (d *decider) chooseByPolicy(profile *Profile) {
 // resolve finds the effective spec of every candidate, and whether the Pod has it already.
 func (d *decider) resolve() {
 	overrides := overridesOf(d.pod.Annotations)
-	before := map[string]v1alpha1.Injected(nil)
 	for _, c := range d.candidates {
 		c.outcome = c.profile.outcome(c.source)
 		c.outcome.enforced = c.enforced
 		c.resolve(overrides[c.profile.Name])
 		delete(overrides, c.profile.Name)
 		if c.present = d.has(c.profile); c.present {
-			if before == nil {
-				before = injectedBefore(d.pod)
-			}
-			c.alreadyInjected(before[c.profile.Name])
+			c.alreadyInjected(d.injected()[c.profile.Name])
 		}
 	}
 	for _, profile := range slices.Sorted(maps.Keys(overrides)) {

@@ -176,17 +176,25 @@ func freeKey(pod *corev1.Pod, key string) string {
 	}
 }
 
+// maxMarkBytes bounds how much of a Pod's marks is read: whoever writes the Pod writes them.
+const maxMarkBytes = 64 << 10
+
 // injectedBefore returns what the Pod's annotations say was woven into it, by profile. It is evidence, not proof.
 func injectedBefore(pod *corev1.Pod) map[string]v1alpha1.Injected {
 	before := map[string]v1alpha1.Injected{}
+	size := 0
 	for _, key := range slices.Sorted(maps.Keys(pod.Annotations)) {
+		if !isInjectedKey(key) {
+			continue
+		}
 		value := pod.Annotations[key]
-		if isInjectedKey(key) {
-			entries := map[string]v1alpha1.Injected{}
-			if json.Unmarshal([]byte(value), &entries) == nil {
-				for profile, entry := range entries {
-					before[profile] = entry
-				}
+		if size += len(value); size > maxMarkBytes {
+			break
+		}
+		entries := map[string]v1alpha1.Injected{}
+		if json.Unmarshal([]byte(value), &entries) == nil {
+			for profile, entry := range entries {
+				before[profile] = entry
 			}
 		}
 	}

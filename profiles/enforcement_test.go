@@ -205,6 +205,17 @@ func TestWhatIsEnforcedFindsItsPod(t *testing.T) {
 	}
 }
 
+// costly are enforcing profiles without containers, whose expressions cost about a tenth of what all may together.
+func costly(n int) []source {
+	const expression = `string([1,2,3,4,5,6,7,8,9,10].map(a, [1,2,3,4,5,6,7,8,9,10].map(b, [1,2,3,4].map(c, a + b + c + size(pod.spec.containers)))).size())`
+	all := make([]source, n)
+	for i := range all {
+		all[i] = cluster(fmt.Sprintf("p%d", i), fmt.Sprintf(`custom: {template: {app: [{env: [{name: A%[1]d, value: "${%[2]s}"},
+          {name: B%[1]d, value: "${%[2]s}"}, {name: C%[1]d, value: "${%[2]s}"}]}]}}, match: {enforce: true}`, i, expression))
+	}
+	return all
+}
+
 // What nobody bent has to be admitted, whatever the API server and other webhooks do to the Pod between the two looks at it.
 func TestWhatIsEnforcedRefusesNoHonestPod(t *testing.T) {
 	late := func(p *corev1.Pod) {
@@ -235,6 +246,34 @@ func TestWhatIsEnforcedRefusesNoHonestPod(t *testing.T) {
 		"a template that reads the app's mounts":      {profiles: reads("pod.spec.containers[0].?volumeMounts.orValue([]).map(m, m.mountPath).join(',')")},
 		"a template that reads the app's variables":   {profiles: reads("string(size(pod.spec.containers[0].?env.orValue([])))")},
 		"a template that reads the Pod's annotations": {profiles: reads("string(size(pod.metadata.?annotations.orValue({})))")},
+		"a template that reads a variable of the app's, which keeps its own": {
+			profiles: []source{
+				cluster("agent", strings.Replace(enforcedAgent, "value: a}",
+					`value: "${pod.spec.containers[0].?env.orValue([]).map(e, e.value).join(',')}"}`, 1)),
+				cluster("level", `custom: {template: {app: [{env: [{name: LOG_LEVEL, value: info}]}]}}`),
+			},
+			metadata: asking("level"), spec: `{containers: [{name: app, env: [{name: LOG_LEVEL, value: debug}]}]}`,
+		},
+		"a condition that reads the name of a StatefulSet's Pod": {profiles: []source{cluster("agent",
+			agent+`, conditions: [{name: c, expression: "object.metadata.name.endsWith('-0')"}]}`)}, metadata: `{generateName: web-, name: web-0}`},
+		"what is asked for of a name that enforces others": {
+			profiles: []source{
+				cluster("x", agent+`, conditions: [{name: c, expression: "'batch' in object.metadata.?labels.orValue({})"}]}`),
+				cluster("a", `custom: {template: {initContainers: [{image: a, restartPolicy: Always}]}}`),
+			},
+			metadata: asking("a,x"),
+		},
+		"a part of a profile that bears the name of another, which enforces others": {
+			profiles: []source{
+				cluster("a", `custom: {template: {initContainers: [{name: b, image: x, restartPolicy: Always}]}},
+                  match: {enforce: true, conditions: [{name: c, expression: "'batch' in object.metadata.?labels.orValue({})"}]}`),
+				cluster("a-b", `custom: {template: {initContainers: [{image: a, restartPolicy: Always}]}}`),
+			},
+			metadata: asking("a-b"),
+		},
+		"expressions that together cost most of what they may": {profiles: costly(6)},
+		"expressions beside a condition that is not met": {profiles: append(costly(5),
+			cluster("z", agent+`, conditions: [{name: c, expression: "'batch' in object.metadata.?labels.orValue({})"}]}`))},
 		"a reader and its source": {profiles: []source{
 			cluster("site", gitSync+`, match: {enforce: true}`),
 			cluster("tpl", `templateProcessor: {templates: {gitSync: {profile: site, path: conf}}, mountPath: /etc/app}, match: {enforce: true}`),

@@ -164,7 +164,7 @@ func (p *Profile) example() (weave.Fragment, bool) {
 	request := &Request{Namespace: Namespace{Name: cmp.Or(p.Namespace, "default")}, Pod: pod}
 	d := decider{
 		snapshot: &Snapshot{options: Options{Images: injectors.DefaultImages("")}, memory: newMemory()}, request: request,
-		namespace: request.Namespace, pod: pod, bare: pod, hardening: injectors.HardeningFor(pod),
+		namespace: request.Namespace, pod: pod, bare: pod, hardening: injectors.HardeningFor(pod), shared: newShared(),
 	}
 	c := &candidate{profile: p}
 	if c.effectiveSpec, c.problems = p.effective(nil); len(c.problems) > 0 {

@@ -282,7 +282,9 @@ func TestAPortThatIsTakenIsPickedAnew(t *testing.T) {
 			memcached + `, onPortConflict: Pick`, taken(11211), []string{`"-p","11212"`, `"CACHE_PORT","value":"11212"`, `:2BCC `},
 		},
 		"an adapter, its probe and the scrape annotations": {
-			statsd + `, onPortConflict: Pick`, taken(9102), []string{`"prometheus.io/port":"9103"`, `"containerPort":9103`},
+			statsd + `, onPortConflict: Pick`,
+			`{containers: [{name: app, ports: [{containerPort: 9102}, {containerPort: 9125, protocol: UDP}]}]}`,
+			[]string{`"prometheus.io/port":"9103"`, `"containerPort":9103`, `"STATSD_PORT","value":"9126"`, `:23A6 `},
 		},
 		"a custom pattern's parameter": {
 			`onPortConflict: Pick, custom: {parameters: [{name: port, type: integer, default: 8080}], template: {initContainers: [{image: proxy,

@@ -66,6 +66,7 @@ type Profile struct {
 	onPortConflict v1alpha1.PortConflictPolicy
 	allowed        labels.Selector // namespaces that may ask; nil: all
 	match          *match          // nil: only those that ask
+	ended          *match          // that of a profile that is deleted, which holds only while others read from it
 
 	// settled says that the controller has seen the current spec, or that an administrator released the profile.
 	settled bool
@@ -227,7 +228,15 @@ func (p *Profile) insteadOf(problems field.ErrorList) *Profile {
 }
 
 // endPolicy makes the profile one that is deleted: those who ask keep it, and it chooses nobody any more.
-func (p *Profile) endPolicy() { p.Deleted, p.match = true, nil }
+func (p *Profile) endPolicy() { p.Deleted, p.match, p.ended = true, nil, p.match }
+
+// stillRead returns a profile that is deleted as it is for those that read from it: it goes on choosing Pods, which would else be
+// refused what reads from it.
+func (p *Profile) stillRead() *Profile {
+	read := *p
+	read.match = p.ended
+	return &read
+}
 
 // Keep returns what serves once an object that compiled to before compiles to after: after, unless that cannot be used, before can, and
 // the controller has not yet seen the new spec, so that the status does not tell the last good one yet.

@@ -17,8 +17,7 @@ import (
 // of spec.resources, have for all its containers. Where it is not, but the Pod's QoS class or requests change, the outcome says so.
 func (d *decider) exceeding(weaver *weave.Weaver, c *candidate, fragment *weave.Fragment) []weave.Problem {
 	if !injectors.HasPodResources(d.pod) {
-		c.outcome.warn(d.lostGuarantee(c, fragment))
-		return nil
+		return nil // what is added keeps a Pod Guaranteed that is so by its containers
 	}
 	before, woven := d.wovenWith(weaver, c, fragment)
 	problems := slices.Concat(requestsExceeded(c, before, woven), limitsExceeded(c, fragment, d.pod.Spec.Resources))
@@ -64,8 +63,9 @@ func requestsExceeded(c *candidate, before, woven *corev1.Pod) []weave.Problem {
 			most, where = request, "spec.resources.requests"
 		}
 		requested, _ := aggregate(woven, name, requestIn)
-		if already, _ := aggregate(before, name, requestIn); requested.Cmp(most) <= 0 || already.Cmp(most) > 0 {
-			continue // what the Pod exceeds by itself is the API server's to refuse
+		already, _ := aggregate(before, name, requestIn)
+		if requested.Cmp(most) <= 0 || requested.Cmp(already) <= 0 {
+			continue // what the Pod exceeds by itself, and the profile adds nothing to, is the API server's to refuse
 		}
 		problems = append(problems, weave.Problem{Reason: ReasonPodResourcesExceeded, Message: fmt.Sprintf(
 			"with what profile %s adds, the Pod's containers request %s of %s together, and the Pod itself has %s (%s): "+
@@ -217,25 +217,4 @@ func union(a, b corev1.ResourceList) corev1.ResourceList {
 	}
 	maps.Copy(both, b)
 	return both
-}
-
-// lostGuarantee says why the Pod would no longer be of the QoS class Guaranteed, which it is by its containers; "" if it stays so, or
-// was not.
-func (d *decider) lostGuarantee(c *candidate, fragment *weave.Fragment) string {
-	if !d.hardening.Guaranteed {
-		return ""
-	}
-	for _, containers := range [][]corev1.Container{fragment.InitContainers, fragment.Containers} {
-		for i := range containers {
-			for _, name := range qosResources {
-				limit, limited := containers[i].Resources.Limits[name]
-				request, requested := containers[i].Resources.Requests[name]
-				if !limited || limit.IsZero() || !requested || request.Cmp(limit) != 0 {
-					return fmt.Sprintf("profile %s: the Pod's QoS class is Burstable and no longer Guaranteed, for container %s has no %s "+
-						"limit that equals its request", c.profile.Name, containers[i].Name, name)
-				}
-			}
-		}
-	}
-	return ""
 }

@@ -8,7 +8,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/pillion-dev/pillion/injectors"
 	"github.com/pillion-dev/pillion/profiles"
 )
 
@@ -55,8 +57,9 @@ func TestWhatIsAddedFitsIntoThePodsOwnResources(t *testing.T) {
 			spec:    `{resources: {requests: {cpu: "1", memory: 2Gi}}, containers: [` + tight + `]}`,
 			refused: []string{"request 1010m of cpu together, and the Pod itself has 1"},
 		},
-		"what the Pod exceeds by itself is not the profile's": {
-			spec: `{resources: {requests: {cpu: 10m}}, containers: [` + small + `]}`,
+		"what the Pod exceeds by itself may not become more": {
+			spec:    `{resources: {requests: {cpu: 10m}}, containers: [` + small + `]}`,
+			refused: []string{"request 30m of cpu together, and the Pod itself has 10m"},
 		},
 		"an init container that ends before the app needs no more": {
 			profile: resourceful("initContainers", ""),
@@ -143,6 +146,78 @@ func TestWhatIsAddedFitsIntoThePodsOwnResources(t *testing.T) {
 				if cpu := container.Resources.Requests[corev1.ResourceCPU]; container.Name == "pillion-x" && cpu.String() != "10m" {
 					t.Errorf("what is added requests %s of cpu", cpu.String())
 				}
+			}
+		})
+	}
+}
+
+func TestAPodThatIsGuaranteedByItsContainersStaysSo(t *testing.T) {
+	const app = `{containers: [{name: app, resources: {requests: {cpu: "1", memory: 1Gi}, limits: {cpu: "1", memory: 1Gi}}}]}`
+	tests := map[string]struct {
+		profile     string
+		cpu, memory string // what is added requests
+	}{
+		"a sidecar that requests less than its limits": {resourceful("initContainers", "restartPolicy: Always,"), "500m", "128Mi"},
+		"an init container that does":                  {resourceful("initContainers", ""), "500m", "128Mi"},
+		"a container that does":                        {resourceful("containers", ""), "500m", "128Mi"},
+		"one with a limit alone": {
+			`custom: {template: {containers: [{image: "a:1", resources: {limits: {cpu: 250m}}}]}}`, "250m", "128Mi",
+		},
+		"one with a request alone, above the default limit": {
+			`custom: {template: {containers: [{image: "a:1", resources: {requests: {memory: 2Gi}}}]}}`, "500m", "2Gi",
+		},
+		"one whose amounts a parameter gives": {
+			`custom: {parameters: [{name: cpu, type: quantity, default: 50m}], template: {containers: [{image: "a:1",
+			  resources: {requests: {cpu: "${params.cpu}"}, limits: {cpu: 100m}}}]}}`, "100m", "128Mi",
+		},
+		"one without resources": {`custom: {template: {containers: [{image: "a:1"}]}}`, "500m", "128Mi"},
+		"a built-in pattern": {
+			`gitSync: {repo: "https://git.example.com/site.git", mountPath: /srv/site, resources: {limits: {cpu: 100m, memory: 64Mi}}}`,
+			"100m", "64Mi",
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			decision := profiles.Decide(snapshotOf(t, cluster("x", test.profile)), web(), podOf(t, asking("x"), app))
+			if !decision.Allowed || len(decision.Warnings) > 0 {
+				t.Fatalf("allowed: %t, %s, warnings %q", decision.Allowed, decision.Denial(), decision.Warnings)
+			}
+			woven := decision.Pod()
+			if !injectors.HardeningFor(woven).Guaranteed {
+				t.Error("the woven Pod is not Guaranteed")
+			}
+			added := containerOf(woven, "pillion-x")
+			if added == nil {
+				t.Fatal("nothing is added")
+			}
+			want := corev1.ResourceList{
+				corev1.ResourceCPU: resource.MustParse(test.cpu), corev1.ResourceMemory: resource.MustParse(test.memory),
+			}
+			if diff := cmp.Diff(corev1.ResourceRequirements{Requests: want, Limits: want}, added.Resources); diff != "" {
+				t.Errorf("resources of what is added (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A limit of zero would take the class from the Pod, however it comes into the template.
+func TestALimitOfZeroIsNotAdded(t *testing.T) {
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+		t.Run("as it is written: "+string(name), func(t *testing.T) {
+			p := compile(t, cluster("x", fmt.Sprintf(
+				`custom: {template: {containers: [{image: "a:1", resources: {limits: {%s: 0}}}]}}`, name)))
+			if len(p.Problems) != 1 || !strings.Contains(p.Problems[0].Field, "resources.limits["+string(name)+"]") {
+				t.Errorf("problems: %v", p.Problems)
+			}
+		})
+		t.Run("as an expression yields it: "+string(name), func(t *testing.T) {
+			snapshot := snapshotOf(t, cluster("x", fmt.Sprintf(`custom: {parameters: [{name: most, type: quantity, default: 1Gi}],
+			  template: {containers: [{image: "a:1", resources: {limits: {%s: "${params.most}"}}}]}}, overridable: [most]`, name)))
+			pod := podOf(t, `{annotations: {pillion.dev/inject: x, x.pillion.dev/most: "0"}}`,
+				`{containers: [{name: app, resources: {limits: {cpu: "1", memory: 1Gi}}}]}`)
+			decision := profiles.Decide(snapshot, web(), pod)
+			if decision.Allowed || !strings.Contains(decision.Denial(), "limits["+string(name)+"]") {
+				t.Errorf("allowed: %t, it does not name the limit: %s", decision.Allowed, decision.Denial())
 			}
 		})
 	}

@@ -42,6 +42,8 @@ type Snapshot struct {
 	security   *podSecurity
 	// given are the profiles that it was made of.
 	given []*Profile
+	// readers are the names of the profiles that read from one, by its namespace and name.
+	readers map[[2]string][]string
 	// memory remembers what profiles add. Nothing but the time that a decision takes depends on it.
 	memory *memory
 }
@@ -61,6 +63,13 @@ func NewSnapshot(options Options, profiles []*Profile) *Snapshot {
 		s.put(profile)
 	}
 	s.given = slices.Clone(sorted)
+	s.findReaders(sorted)
+	for i, profile := range sorted {
+		if profile.ended != nil && len(s.Readers(profile)) > 0 {
+			sorted[i] = profile.stillRead()
+			s.put(sorted[i])
+		}
+	}
 	problems := s.problemsBesides(sorted)
 	for i, profile := range sorted {
 		if errs := problems[profile]; len(errs) > 0 {
@@ -71,6 +80,27 @@ func NewSnapshot(options Options, profiles []*Profile) *Snapshot {
 	s.plan = NewPlan(sorted, options.ExcludedNamespaces)
 	s.index(sorted)
 	return s
+}
+
+// findReaders finds who reads from whom.
+func (s *Snapshot) findReaders(profiles []*Profile) {
+	s.readers = map[[2]string][]string{}
+	for _, profile := range profiles {
+		if profile.Deleted {
+			continue
+		}
+		for _, name := range profile.sources() {
+			if source := s.meant(profile.Namespace, name); source != nil && source != profile {
+				key := [2]string{source.Namespace, source.Name}
+				s.readers[key] = append(s.readers[key], profile.Scope())
+			}
+		}
+	}
+}
+
+// Readers returns which profiles that are not deleted read from one, for people and sorted by their names.
+func (s *Snapshot) Readers(profile *Profile) []string {
+	return s.readers[[2]string{profile.Namespace, profile.Name}]
 }
 
 // put files a profile under its name.

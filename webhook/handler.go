@@ -127,7 +127,7 @@ func (h *handler) serve(endpoint string, answer answerer) http.HandlerFunc {
 		case err == nil:
 			response, err = answer(r, body)
 		case statusOf(err) == http.StatusRequestEntityTooLarge && isEnforced(r.URL.Path):
-			response, err = h.refuseUnread(body, err)
+			response, err = h.refuseUnread(r, body, err)
 		}
 		if err != nil {
 			h.fail(w, r, err)
@@ -169,11 +169,12 @@ func isEnforced(path string) bool {
 
 // refuseUnread refuses a Pod that is too large to be read and that policy enforces something on: a fault, which failurePolicy Ignore
 // lets pass, would be a way round it. The beginning of the review holds the uid that the answer has to bear.
-func (h *handler) refuseUnread(body []byte, fault error) (*admissionv1.AdmissionResponse, error) {
+func (h *handler) refuseUnread(r *http.Request, body []byte, fault error) (*admissionv1.AdmissionResponse, error) {
 	uid, ok := uidOf(body)
 	if !ok {
 		return nil, fault
 	}
+	h.options.Logger.Info("decided", "path", r.URL.Path, "uid", uid, "allowed", false, "error", fault.Error())
 	response := &admissionv1.AdmissionResponse{UID: uid}
 	deny(response, fmt.Sprintf("Pillion refuses this Pod: policy enforces what is added to it, and its admission review is larger than %d bytes; "+
 		"make the Pod's manifest smaller", h.options.MaxBodyBytes))

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/test/apiserver"
 )
 
 func TestACustomProfileTakesParametersFromAnnotations(t *testing.T) {
@@ -119,9 +120,14 @@ func TestAProfileOfTheNamespaceShadowsTheClustersForWhoeverAsks(t *testing.T) {
 	in, elsewhere := namespace(t, nil), namespace(t, nil)
 	create(t, inNamespace(in, custom(t, name, strings.ReplaceAll(sidecar, "agent:1", "agent:2"))))
 	for of, image := range map[string]string{in: "registry.example.com/agent:2", elsewhere: "registry.example.com/agent:1"} {
-		stored, _ := admit(t, pod(of, v1alpha1.InjectKey, name))
-		if got := containerOf(t, stored, "pillion-"+name).Image; got != image {
-			t.Errorf("%s got %s, not %s", of, got, image)
+		// The namespace's own comes into the webhook's memory a moment after it was written, which had the cluster's already.
+		err := apiserver.Await(t.Context(), func(context.Context) (bool, error) {
+			stored, _ := admit(t, pod(of, v1alpha1.InjectKey, name))
+			got := containerOf(t, stored, "pillion-"+name).Image
+			return got == image, fmt.Errorf("%s got %s, not %s", of, got, image)
+		})
+		if err != nil {
+			t.Error(err)
 		}
 	}
 }
@@ -294,11 +300,11 @@ func TestWhoeverWritesAProfileIsToldEveryProblem(t *testing.T) {
 		}
 	})
 	t.Run("by the webhook", func(t *testing.T) {
-		err := server.Client.Create(t.Context(), custom(t, "three-of-the-webhook", threeMistakes))
-		if diff := cmp.Diff(threeFields(), causes(t, err)); diff != "" {
+		err := server.Client.Create(t.Context(), custom(t, "five-of-the-webhook", fiveMistakes))
+		if diff := cmp.Diff(fiveFields(), causes(t, err)); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
-		for _, field := range threeFields() {
+		for _, field := range fiveFields() {
 			if err := missing(err.Error(), field); err != nil {
 				t.Error(err)
 			}
@@ -340,4 +346,18 @@ func threeFields() []string {
 		"spec.custom.template.initContainers[0].env[0].value",
 		"spec.custom.template.initContainers[0].image",
 	}
+}
+
+// fiveMistakes are those, and two that only evaluation finds: a division by zero, for a ClusterPatternProfile has no namespace,
+// and what an expression yields.
+const fiveMistakes = threeMistakes + `      args: ["--share=${1 / size(profile.namespace)}"]
+      ports: [{containerPort: "${size(profile.name) + 70000}"}]
+`
+
+// fiveFields are where those stand, sorted.
+func fiveFields() []string {
+	return slices.Sorted(slices.Values(append(threeFields(),
+		"spec.custom.template.initContainers[0].args[0]",
+		"spec.custom.template.initContainers[0].ports[0].containerPort",
+	)))
 }
