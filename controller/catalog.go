@@ -171,7 +171,11 @@ func (c *catalog) compile(objects []profileObject) (map[types.NamespacedName]com
 		case ok && known.state == stateOf(o):
 			known.version = o.GetResourceVersion()
 		default:
-			known = compiledProfile{version: o.GetResourceVersion(), state: stateOf(o), profile: o.compile(c.compiler)}
+			compiler := c.compiler
+			if ok && known.state.uid == o.GetUID() {
+				compiler = compiler.Since(known.profile)
+			}
+			known = compiledProfile{version: o.GetResourceVersion(), state: stateOf(o), profile: o.compile(compiler)}
 			changed[key] = true
 		}
 		compiled[key] = known

@@ -19,7 +19,6 @@ import (
 // Bounds of what is believed of one Pod. Whoever may create Pods may write a mark, and none may cost much memory. Pillion's own
 // marks are far below them.
 const (
-	maxMarkBytes    = 64 << 10 // of all annotations that make up the mark
 	maxMarkProfiles = 64
 	maxRevision     = 64 // bytes
 	maxOwnerKind    = 63 // bytes, as in the API
@@ -129,7 +128,7 @@ func (x *podIndex) indexed(pod *metav1.PartialObjectMetadata) indexedPod {
 			ownerKind, owner = bounded(controller.Kind, maxOwnerKind), ownerOf(pod.Name, controller.Name)
 		}
 	}
-	marks := marksOf(pod.Annotations)
+	marks := profiles.MarksOf(pod.Annotations)
 
 	hash := sha256.New()
 	write := func(texts ...string) {
@@ -176,31 +175,6 @@ func bounded(text string, length int) string {
 		return text
 	}
 	return strings.Clone(cut(text, length))
-}
-
-// marksOf returns the annotations that tell what was woven, in the order in which it was, as far as they are read.
-func marksOf(annotations map[string]string) []string {
-	var keys []string
-	for key := range annotations {
-		if key == v1alpha1.InjectedKey || strings.HasPrefix(key, v1alpha1.InjectedKey+".") {
-			keys = append(keys, key)
-		}
-	}
-	slices.SortFunc(keys, func(a, b string) int { // .10 is after .9
-		if len(a) != len(b) {
-			return len(a) - len(b)
-		}
-		return strings.Compare(a, b)
-	})
-	var marks []string
-	read := 0
-	for _, key := range keys {
-		if read += len(annotations[key]); read > maxMarkBytes {
-			break
-		}
-		marks = append(marks, annotations[key])
-	}
-	return marks
 }
 
 // readMarks reads the revision of each profile that the marks of a Pod tell of, the later if several do. A mark that cannot be

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/profiles"
 )
 
 func TestPodsAreCounted(t *testing.T) {
@@ -23,7 +24,7 @@ func TestPodsAreCounted(t *testing.T) {
 	twice.Annotations[v1alpha1.InjectedKey+".2"] = `{"cache":{"revision":"c1"}}`
 	twice.Annotations[v1alpha1.InjectedKey+".10"] = `{"cache":{"revision":"c2"}}`
 	long := wovenPod("shop", "long", `{"cache":{"revision":"c1"}}`)
-	long.Annotations[v1alpha1.InjectedKey+".2"] = `{"site":{"revision":"new"}` + strings.Repeat(" ", maxMarkBytes) + `}`
+	long.Annotations[v1alpha1.InjectedKey+".2"] = `{"site":{"revision":"new"}` + strings.Repeat(" ", profiles.MaxMarkBytes) + `}`
 	long.Annotations[v1alpha1.InjectedKey+".3"] = `{"site":{"revision":"new"}}`
 	tests := map[string]struct {
 		pods          []*metav1.PartialObjectMetadata

@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/profiles"
 	"github.com/pillion-dev/pillion/test/apiserver"
 )
 
@@ -94,7 +95,7 @@ func TestForgedMarksAreSmall(t *testing.T) {
 			}
 		},
 		"a mark with one long revision": func(pod *metav1.PartialObjectMetadata, i int) {
-			pod.Annotations[v1alpha1.InjectedKey] = fmt.Sprintf(`{"a":{"revision":"%d%s"}}`, i, strings.Repeat("x", maxMarkBytes/2))
+			pod.Annotations[v1alpha1.InjectedKey] = fmt.Sprintf(`{"a":{"revision":"%d%s"}}`, i, strings.Repeat("x", profiles.MaxMarkBytes/2))
 		},
 		"a request with one name in much space": func(pod *metav1.PartialObjectMetadata, i int) {
 			pod.Annotations[v1alpha1.InjectKey] = strconv.Itoa(i) + strings.Repeat(" ", length)

@@ -212,15 +212,7 @@ func setCondition(status *v1alpha1.ProfileStatus, conditionType string, is verdi
 
 // linesOf returns problems, a line each, as many as a message should have.
 func linesOf(problems field.ErrorList) string {
-	var lines []string
-	for i, problem := range problems {
-		if i == maxMessageProblems {
-			lines = append(lines, fmt.Sprintf("and %d more", len(problems)-i))
-			break
-		}
-		lines = append(lines, problem.Error())
-	}
-	return strings.Join(lines, "\n")
+	return strings.Join(profiles.FirstProblems(problems, maxMessageProblems), "\n")
 }
 
 // cut shortens a text to a number of bytes, between characters.

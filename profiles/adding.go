@@ -221,10 +221,9 @@ func (d *decider) compare(c *candidate, what *added) {
 
 // verify judges the final Pod: every profile that is enforced on it has to be in it.
 func (d *decider) verify() Decision {
-	ordered := d.ordered()
-	d.presentFragments(ordered)
+	d.presentFragments(d.order)
 	outcomes := slices.Clone(d.outcomes)
-	for _, c := range ordered {
+	for _, c := range d.order {
 		if c.unjudged {
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/yaml"
 
 	"github.com/pillion-dev/pillion/profiles"
 )
@@ -291,5 +292,49 @@ func TestADeletedProfileStaysAsItWasWhileOthersReadFromIt(t *testing.T) {
 				t.Error(diff, decision.Denial())
 			}
 		})
+	}
+}
+
+func TestASpecIsCompiledOnce(t *testing.T) {
+	compiler, err := profiles.NewCompiler()
+	if err != nil {
+		t.Fatal(err)
+	}
+	object := func(generation int, spec, status string, metadata ...string) map[string]any {
+		object := map[string]any{}
+		manifest := fmt.Sprintf(`{apiVersion: pillion.dev/v1alpha1, kind: ClusterPatternProfile, metadata: {name: site, generation: %d%s},
+          spec: {%s}, status: {%s}}`, generation, strings.Join(append([]string{""}, metadata...), ", "), spec, status)
+		if err := yaml.Unmarshal([]byte(manifest), &object); err != nil {
+			t.Fatal(err)
+		}
+		return object
+	}
+	const lastGood = `observedGeneration: 1, lastGood: {generation: 1, spec: {` + gitSync + `}}`
+	first, _ := compiler.Object(object(1, gitSync+`, match: {}`, ``))
+	tests := map[string]struct {
+		object  map[string]any
+		same    bool
+		chooses bool // Pods that do not ask
+	}{
+		"the controller has seen it":      {object(1, gitSync+`, match: {}`, lastGood), true, true},
+		"it is deleted":                   {object(1, gitSync+`, match: {}`, lastGood, `deletionTimestamp: "2026-01-02T00:00:00Z"`), true, false},
+		"another breaks, and it serves":   {object(2, `gitSync: {}`, lastGood), true, true},
+		"another takes its place":         {object(2, gitOther+`, match: {}`, lastGood), false, true},
+		"nobody has stored it: it is new": {object(0, gitSync+`, match: {}`, ``), false, true},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			next, _ := compiler.Since(first).Object(test.object)
+			if same := next.Pattern == first.Pattern; same != test.same || len(next.Problems) > 0 {
+				t.Errorf("the same: %t, want %t; %v", same, test.same, next.Problems)
+			}
+			decision := profiles.Decide(profiles.NewSnapshot(options(), []*profiles.Profile{next}), web(), podOf(t, `{}`, appOnly))
+			if chooses := len(decision.Patch) > 0; chooses != test.chooses {
+				t.Errorf("it chooses Pods: %t, want %t", chooses, test.chooses)
+			}
+		})
+	}
+	if len(first.Broken) > 0 || first.Deleted {
+		t.Error("what was compiled before has changed")
 	}
 }

@@ -49,27 +49,27 @@ func compileConditions(conditions []v1alpha1.MatchCondition, path *field.Path) (
 	return compiled, problems
 }
 
-// conditionsOf evaluates the conditions of a profile's match, in their order: the first that is not true decides. It returns an empty
-// name if all are true.
+// conditionsOf returns what the conditions of a match that does not enforce come to, which is the same however often a request looks at
+// the Pod: the name of the first that is not true, or cannot be evaluated; an empty one if all are true.
 func (d *decider) conditionsOf(profile *Profile) (untrue string, problem *weave.Problem) {
-	if known, ok := d.shared.conditions[profile]; ok {
-		return known.untrue, known.problem
+	if len(profile.match.conditions) == 0 {
+		return "", nil
 	}
-	untrue, problem = d.evaluateConditions(profile, d.conditionValues(profile))
-	if untrue != "" && problem == nil && profile.match.enforce && d.hasContainerOf(profile) {
-		// What has the name of the profile's container may be what the condition is about, hidden behind it.
-		untrue, problem = d.evaluateConditions(profile, d.valuesOf(d.strictView(profile)))
+	known, ok := d.shared.conditions[profile]
+	if !ok {
+		if d.values == nil {
+			d.values = d.valuesOf(d.podView())
+		}
+		known.untrue, known.problem = evaluateConditions(profile, d.values, d.shared.of(profile))
+		d.shared.conditions[profile] = known
 	}
-	// What an enforcing profile's conditions see changes with what is woven; that one is true stays so.
-	if untrue == "" || !profile.match.enforce {
-		d.shared.conditions[profile] = conditionsResult{untrue, problem}
-	}
-	return untrue, problem
+	return known.untrue, known.problem
 }
 
-func (d *decider) evaluateConditions(profile *Profile, values map[string]any) (untrue string, problem *weave.Problem) {
+// evaluateConditions evaluates the conditions of a profile's match, in their order: the first that is not true decides.
+func evaluateConditions(profile *Profile, values map[string]any, budget *expressions.Budget) (untrue string, problem *weave.Problem) {
 	for _, condition := range profile.match.conditions {
-		value, err := condition.expression.EvaluateWithin(d.shared.of(profile), values)
+		value, err := condition.expression.EvaluateWithin(budget, values)
 		holds, isBool := value.(bool)
 		if err == nil && !isBool {
 			err = fmt.Errorf("it yields %T and not a bool", value)
@@ -95,12 +95,15 @@ const (
 // shared is what all looks at the Pod of one request have in common: what is left of those budgets, and what is known already.
 type shared struct {
 	cluster, namespace *expressions.Budget
+	// again is for conditions that enforce and are evaluated once more, seeing what was hidden.
+	again *expressions.Budget
 
+	met        map[*Profile]bool // that enforce, with conditions that were true
 	conditions map[*Profile]conditionsResult
 	evaluated  map[*Profile]evaluated
 }
 
-// conditionsResult is what the conditions of a match came to.
+// conditionsResult is what the conditions of a match that does not enforce came to.
 type conditionsResult struct {
 	untrue  string
 	problem *weave.Problem
@@ -114,8 +117,8 @@ type evaluated struct {
 
 func newShared() *shared {
 	return &shared{
-		cluster: expressions.NewBudget(clusterCost), namespace: expressions.NewBudget(namespaceCost),
-		conditions: map[*Profile]conditionsResult{}, evaluated: map[*Profile]evaluated{},
+		cluster: expressions.NewBudget(clusterCost), namespace: expressions.NewBudget(namespaceCost), again: expressions.NewBudget(clusterCost),
+		met: map[*Profile]bool{}, conditions: map[*Profile]conditionsResult{}, evaluated: map[*Profile]evaluated{},
 	}
 }
 
@@ -125,21 +128,6 @@ func (s *shared) of(profile *Profile) *expressions.Budget {
 		return s.cluster
 	}
 	return s.namespace
-}
-
-// conditionValues returns what the conditions of a profile read, made once for a decision. Those of a profile that enforces see all
-// of the Pod but the containers that enforced profiles add to it: what hides under a reserved name is no way round them.
-func (d *decider) conditionValues(profile *Profile) map[string]any {
-	if profile.match.enforce {
-		if d.strictValues == nil {
-			d.strictValues = d.valuesOf(d.strictView(nil))
-		}
-		return d.strictValues
-	}
-	if d.values == nil {
-		d.values = d.valuesOf(d.podView())
-	}
-	return d.values
 }
 
 // valuesOf returns what conditions read that see the Pod in a view.
@@ -172,14 +160,13 @@ func (d *decider) podView() any {
 	return d.view
 }
 
-// strictView returns the Pod as the conditions of profiles that enforce see it: without the containers of all of them but one.
-func (d *decider) strictView(with *Profile) any {
+// strictView returns the Pod as the conditions of profiles that enforce see it: all of it but what tells that it was woven, and the
+// containers of some profiles. What hides under a reserved name is no way round them.
+func (d *decider) strictView(hidden []*Profile) any {
 	ours := map[string]bool{}
-	for _, profile := range d.matched {
-		if profile.match.enforce && profile != with {
-			for _, name := range d.containersOf(profile) {
-				ours[name] = true
-			}
+	for _, profile := range hidden {
+		for _, name := range d.containersOf(profile) {
+			ours[name] = true
 		}
 	}
 	pod := *d.pod

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sort"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -27,9 +26,6 @@ const (
 
 // maxRounds bounds how often a Pod is looked at anew because what was woven into it made an enforcing profile match.
 const maxRounds = 8
-
-// maxInside is how many of a namespace's own profiles may choose one Pod, which bounds what a tenant has the webhook do.
-const maxInside = 64
 
 // maxToldProblems bounds how many of a profile's problems whoever creates a Pod is told.
 const maxToldProblems = 10
@@ -83,6 +79,7 @@ func (r Request) decide(snapshot *Snapshot, shared *shared) Decision {
 	d.hardening = injectors.HardeningFor(d.bare)
 	d.choose()
 	d.resolve()
+	d.order = d.ordered()
 	if r.Final {
 		return d.verify()
 	}
@@ -108,13 +105,14 @@ type decider struct {
 	names     map[*Profile][]string // of the containers that profiles add, as they are asked for
 
 	candidates []*candidate
-	outcomes   []Outcome // of what has no candidate
+	order      []*candidate // the candidates as they start
+	outcomes   []Outcome    // of what has no candidate
 	unknown    []string
 	warnings   []string
 
 	// What expressions see, made when the first asks.
 	view, namespaceObject any
-	values, strictValues  map[string]any
+	values                map[string]any // of conditions that do not enforce
 	shared                *shared
 
 	before map[string]v1alpha1.Injected // what the Pod's marks say, read when it is asked for first
@@ -141,129 +139,6 @@ type candidate struct {
 	present  bool // the Pod has what it adds
 
 	isPicked bool // other ports than its own were chosen
-}
-
-// choose collects the candidates: what is asked for, and what policy adds to it.
-func (d *decider) choose() {
-	asked := requestOf(d.pod.Annotations, d.namespace)
-	d.chooseAsked(&asked)
-	woven := isWoven(d.pod)
-	inside := sort.Search(len(d.matched), func(i int) bool { return d.matched[i].Namespace != "" }) // the cluster's come first
-	for i, profile := range d.matched {
-		if i == inside+maxInside {
-			d.refuseRest(d.matched[i:])
-			break
-		}
-		switch {
-		case profile.match.enforce:
-		case asked.declined:
-			continue
-		case woven && (d.isCandidate(profile.Name) || !d.has(profile)): // as by the entry of a match: what is woven is not chosen anew
-			continue
-		}
-		if d.isChosen(profile) {
-			d.chooseByPolicy(profile)
-		}
-	}
-}
-
-// refuseRest refuses those of the namespace's own profiles that choose the Pod and are too many, in one outcome.
-func (d *decider) refuseRest(rest []*Profile) {
-	told := rest[0]
-	if i := slices.IndexFunc(rest, func(p *Profile) bool { return policyOf(p) == v1alpha1.FailurePolicyFail }); i >= 0 {
-		told = rest[i]
-	}
-	outcome := told.outcome(SourceMatch)
-	outcome.Result, outcome.Reason = Rejected, ReasonTooManyProfiles
-	outcome.Message = fmt.Sprintf("%d PatternProfiles of namespace %s choose this Pod by their match; only the first %d by name apply, and "+
-		"not %s", len(rest)+maxInside, d.namespace.Name, maxInside, told.Scope())
-	d.refuse(outcome)
-}
-
-func (d *decider) isCandidate(name string) bool {
-	return slices.ContainsFunc(d.candidates, func(c *candidate) bool { return c.profile.Name == name })
-}
-
-// refuse notes an outcome of what has no candidate. In a final Pod only what is enforced is judged: the rest was, when it was woven.
-func (d *decider) refuse(outcome Outcome) {
-	if !d.request.Final || outcome.enforced {
-		d.outcomes = append(d.outcomes, outcome)
-	}
-}
-
-// chooseAsked collects what is asked for.
-func (d *decider) chooseAsked(asked *asked) {
-	for _, problem := range asked.problems {
-		d.refuse(Outcome{Source: asked.source, Result: Rejected, Reason: problem.Reason, Message: problem.Message})
-	}
-	for _, name := range asked.names {
-		if profile := d.snapshot.asked(d.namespace, name); profile != nil {
-			d.candidates = append(d.candidates, &candidate{profile: profile, source: asked.source, unjudged: d.request.Final})
-			continue
-		}
-		if d.request.Final {
-			continue
-		}
-		d.unknown = append(d.unknown, name)
-		d.refuse(Outcome{
-			Profile: name, Source: asked.source, Result: Rejected, Reason: ReasonProfileNotAvailable,
-			Message: fmt.Sprintf("profile %s is not available in namespace %s%s", name, d.namespace.Name,
-				suggest(name, d.snapshot.usable(d.namespace))),
-		})
-	}
-}
-
-// isChosen tells whether the conditions of a profile's match choose the Pod. One that cannot be evaluated refuses the profile.
-func (d *decider) isChosen(profile *Profile) bool {
-	if len(profile.match.conditions) == 0 {
-		return true
-	}
-	untrue, problem := d.conditionsOf(profile)
-	if untrue == "" {
-		return true
-	}
-	outcome := profile.outcome(SourceMatch)
-	outcome.Result, outcome.Reason = Skipped, ReasonConditionNotMet
-	outcome.Message = fmt.Sprintf("condition %s of %s is not true of this Pod", untrue, profile.Scope())
-	if problem != nil {
-		outcome.Result, outcome.Reason, outcome.Message = Rejected, problem.Reason, problem.Message
-	}
-	d.refuse(outcome)
-	return false
-}
-
-// outcome returns the beginning of an outcome of the profile.
-func (p *Profile) outcome(source Source) Outcome {
-	return Outcome{
-		Profile: p.Name, Namespace: p.Namespace, Kind: p.Kind, Source: source,
-		policy: p.FailurePolicy, enforced: source == SourceMatch && p.match != nil && p.match.enforce,
-	}
-}
-
-// chooseByPolicy adds a profile that chose the Pod. A namespaced profile shadows a cluster profile for those who ask by name,
-// never for policy: of two different profiles of one name the cluster's stands, and the other is refused.
-func (d *decider) chooseByPolicy(profile *Profile) {
-	chosen := &candidate{
-		profile: profile, source: SourceMatch, enforced: profile.match.enforce, unjudged: d.request.Final && !profile.match.enforce,
-	}
-	i := slices.IndexFunc(d.candidates, func(c *candidate) bool { return c.profile.Name == profile.Name })
-	if i < 0 {
-		d.candidates = append(d.candidates, chosen)
-		return
-	}
-	other := d.candidates[i]
-	if other.profile.Namespace == profile.Namespace { // the same one, if perhaps read anew
-		other.enforced, other.unjudged = chosen.enforced, chosen.unjudged
-		return
-	}
-	if profile.Namespace == "" {
-		d.candidates[i], chosen, other = chosen, other, chosen
-	}
-	outcome := chosen.profile.outcome(chosen.source)
-	outcome.Result, outcome.Reason = Rejected, weave.ReasonNameCollision
-	outcome.Message = fmt.Sprintf("%s has the name of %s, which policy applies to this Pod; rename one of them",
-		chosen.profile.Scope(), other.profile.Scope())
-	d.refuse(outcome)
 }
 
 // resolve finds the effective spec of every candidate, and whether the Pod has it already.
@@ -307,15 +182,19 @@ func (c *candidate) resolve(overrides []override) {
 
 // told says what is wrong with a profile to whoever creates a Pod.
 func told(problems field.ErrorList) string {
-	told := make([]string, 0, maxToldProblems+1)
+	return strings.Join(FirstProblems(problems, maxToldProblems), ", ")
+}
+
+// FirstProblems returns a sentence for each of some problems, and at last how many more there are.
+func FirstProblems(problems field.ErrorList, most int) []string {
+	told := make([]string, 0, most+1)
 	for i, problem := range problems {
-		if i == maxToldProblems {
-			told = append(told, fmt.Sprintf("and %d more", len(problems)-i))
-			break
+		if i == most {
+			return append(told, fmt.Sprintf("and %d more", len(problems)-i))
 		}
 		told = append(told, problem.Error())
 	}
-	return strings.Join(told, ", ")
+	return told
 }
 
 func (d *decider) isUnknown(name string) bool { return slices.Contains(d.unknown, name) }
@@ -343,7 +222,7 @@ func (c *candidate) alreadyInjected(before v1alpha1.Injected) {
 
 // decide builds and weaves what can be, and judges what cannot.
 func (d *decider) decide() Decision {
-	ordered := d.ordered()
+	ordered := d.order
 	weaver := d.weave(ordered)
 	outcomes := slices.Clone(d.outcomes)
 	for _, c := range ordered {

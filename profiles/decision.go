@@ -1,6 +1,7 @@
 package profiles
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -176,26 +177,39 @@ func freeKey(pod *corev1.Pod, key string) string {
 	}
 }
 
-// maxMarkBytes bounds how much of a Pod's marks is read: whoever writes the Pod writes them.
-const maxMarkBytes = 64 << 10
+// MaxMarkBytes bounds how much of a Pod's marks is read: whoever writes the Pod writes them.
+const MaxMarkBytes = 64 << 10
 
-// injectedBefore returns what the Pod's annotations say was woven into it, by profile. It is evidence, not proof.
-func injectedBefore(pod *corev1.Pod) map[string]v1alpha1.Injected {
-	before := map[string]v1alpha1.Injected{}
-	size := 0
-	for _, key := range slices.Sorted(maps.Keys(pod.Annotations)) {
-		if !isInjectedKey(key) {
-			continue
+// MarksOf returns what a Pod's annotations say was woven into it, JSON of v1alpha1.Injected by the profiles' names: an annotation for each
+// weaving, in their order, as far as they are read. It is evidence, not proof.
+func MarksOf(annotations map[string]string) []string {
+	var keys []string
+	for key := range annotations {
+		if isInjectedKey(key) {
+			keys = append(keys, key)
 		}
-		value := pod.Annotations[key]
-		if size += len(value); size > maxMarkBytes {
+	}
+	slices.SortFunc(keys, func(a, b string) int { // .10 is after .9
+		return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b))
+	})
+	marks := make([]string, 0, len(keys))
+	read := 0
+	for _, key := range keys {
+		if read += len(annotations[key]); read > MaxMarkBytes {
 			break
 		}
+		marks = append(marks, annotations[key])
+	}
+	return marks
+}
+
+// injectedBefore returns what the Pod's marks say, by profile. Where several tell of one the last counts.
+func injectedBefore(pod *corev1.Pod) map[string]v1alpha1.Injected {
+	before := map[string]v1alpha1.Injected{}
+	for _, mark := range MarksOf(pod.Annotations) {
 		entries := map[string]v1alpha1.Injected{}
-		if json.Unmarshal([]byte(value), &entries) == nil {
-			for profile, entry := range entries {
-				before[profile] = entry
-			}
+		if json.Unmarshal([]byte(mark), &entries) == nil {
+			maps.Copy(before, entries)
 		}
 	}
 	return before

@@ -128,6 +128,11 @@ func TestWhatIsEnforcedFindsItsPod(t *testing.T) {
 			profiles: []source{cluster("agent", java)},
 			spec:     `{initContainers: [{name: pillion-agent, image: java}], containers: [{name: app}]}`, denied: "InjectionChanged",
 		},
+		"an app of the name of another profile, which enforces others, that a condition is about": {
+			profiles: []source{cluster("agent", java), cluster("batch", `custom: {template: {containers: [{image: b}]}},
+              match: {enforce: true, conditions: [{name: c, expression: "'batch' in object.metadata.?labels.orValue({})"}]}`)},
+			spec: `{containers: [{name: pillion-batch, image: java}]}`, want: []string{"pillion-agent"}, appGains: "pillion-batch",
+		},
 		"an app that a profile of the tenant adds": {
 			profiles: []source{
 				cluster("agent", java), namespaced("web", "app", `custom: {template: {containers: [{image: java}]}}`),

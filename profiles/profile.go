@@ -107,6 +107,33 @@ type Compiler struct {
 	cluster, namespaced *schema            // of the profiles, without their patterns
 	patterns            map[string]*schema // by the pattern's field
 	injectors           []injectors.Injector
+	before              *Profile // see Since; nil: everything is compiled
+}
+
+// Since returns a Compiler for what has become of the object that before was compiled from, the same by its uid. Specs that were
+// compiled then are taken over by their generations, so that each is compiled once.
+func (c *Compiler) Since(before *Profile) *Compiler {
+	since := *c
+	since.before = before
+	return &since
+}
+
+// compiledBefore returns the profile of a generation, as it was compiled before and is by itself; nil if it was not, or cannot be used.
+func (c *Compiler) compiledBefore(generation int64) *Profile {
+	if c.before == nil || generation == 0 { // what no API server has stored has none
+		return nil
+	}
+	for _, known := range []*Profile{c.before, c.before.lastGood} {
+		if known != nil && known.Generation == generation && len(known.Problems) == 0 {
+			alone := *known
+			alone.Broken, alone.lastGood = nil, nil
+			if known.Deleted {
+				alone.Deleted, alone.match, alone.ended = false, known.ended, nil
+			}
+			return &alone
+		}
+	}
+	return nil
 }
 
 // NewCompiler returns a Compiler. It takes tens of milliseconds, in which the schemas' CEL rules are compiled.
@@ -180,8 +207,11 @@ func (c *Compiler) compile(object map[string]any, cluster bool) *Profile {
 	delete(object, "status")
 
 	compileAt := func(at int64) *Profile {
-		profile := c.compileSpec(object, cluster)
-		profile.Problems = cappedProblems(profile.Problems)
+		profile := c.compiledBefore(at)
+		if profile == nil {
+			profile = c.compileSpec(object, cluster)
+			profile.Problems = cappedProblems(profile.Problems)
+		}
 		profile.Generation, profile.Created = at, created
 		profile.settled = released || observed >= generation
 		if deleted {

@@ -33,7 +33,7 @@ func (d *decider) wovenWith(weaver *weave.Weaver, c *candidate, fragment *weave.
 	ahead := slices.Clone(d.snapshot.options.Weave.LeadingContainers)
 	var names []string
 	isLater := false
-	for _, other := range d.ordered() {
+	for _, other := range d.order {
 		names = append(names, other.profile.Name)
 		isLater = isLater || other == c
 		if !isLater || other.present {

@@ -170,17 +170,21 @@ func (c *informed) keep(object any) (any, error) {
 }
 
 func (c *informed) namespaced(object *v1alpha1.PatternProfile) *compiledProfile {
-	return c.compile(&object.ObjectMeta, &object.Status, func() *profiles.Profile { return c.compiler.Namespaced(object) })
+	return c.compile(&object.ObjectMeta, &object.Status, func(compiler *profiles.Compiler) *profiles.Profile {
+		return compiler.Namespaced(object)
+	})
 }
 
 func (c *informed) cluster(object *v1alpha1.ClusterPatternProfile) *compiledProfile {
-	return c.compile(&object.ObjectMeta, &object.Status, func() *profiles.Profile { return c.compiler.Cluster(object) })
+	return c.compile(&object.ObjectMeta, &object.Status, func(compiler *profiles.Compiler) *profiles.Profile {
+		return compiler.Cluster(object)
+	})
 }
 
 // compile compiles a profile, unless nothing has changed that it depends on. Where the spec has become one that cannot be used,
 // what memory has goes on serving until the controller has told the last good one in the status.
 func (c *informed) compile(
-	meta *metav1.ObjectMeta, status *v1alpha1.ProfileStatus, compile func() *profiles.Profile,
+	meta *metav1.ObjectMeta, status *v1alpha1.ProfileStatus, compile func(*profiles.Compiler) *profiles.Profile,
 ) *compiledProfile {
 	c.mu.Lock()
 	before := c.compiled[profileKey{meta.Namespace, meta.Name}]
@@ -192,9 +196,9 @@ func (c *informed) compile(
 	case before != nil && before.source == compiled.source:
 		compiled.profile = before.profile
 	case before != nil && before.UID == meta.UID:
-		compiled.profile = profiles.Keep(before.profile, compile())
+		compiled.profile = profiles.Keep(before.profile, compile(c.compiler.Since(before.profile)))
 	default:
-		compiled.profile = compile()
+		compiled.profile = compile(c.compiler)
 	}
 	return compiled
 }

@@ -217,7 +217,8 @@ func TestAProfileIsCompiledAnewWhereWhatItDependsOnHasChanged(t *testing.T) {
 	}
 	tests := map[string]struct {
 		change func(profile *v1alpha1.ClusterPatternProfile)
-		want   bool
+		// want says that what is compiled is another profile, wantAnew that its spec is compiled again.
+		want, wantAnew bool
 	}{
 		"conditions and counts": {
 			change: func(profile *v1alpha1.ClusterPatternProfile) {
@@ -230,8 +231,8 @@ func TestAProfileIsCompiledAnewWhereWhatItDependsOnHasChanged(t *testing.T) {
 				profile.Labels, profile.Finalizers = map[string]string{"a": "b"}, []string{"a.example.com/b"}
 			},
 		},
-		"the spec":             {change: func(profile *v1alpha1.ClusterPatternProfile) { profile.Generation = 2 }, want: true},
-		"the object":           {change: func(profile *v1alpha1.ClusterPatternProfile) { profile.UID = "b" }, want: true},
+		"the spec":             {change: func(profile *v1alpha1.ClusterPatternProfile) { profile.Generation = 2 }, want: true, wantAnew: true},
+		"the object":           {change: func(profile *v1alpha1.ClusterPatternProfile) { profile.UID = "b" }, want: true, wantAnew: true},
 		"a last good revision": {change: func(profile *v1alpha1.ClusterPatternProfile) { profile.Status.LastGood = lastGood(1) }, want: true},
 		"the controller has seen the spec": {
 			change: func(profile *v1alpha1.ClusterPatternProfile) { profile.Status.ObservedGeneration = 1 }, want: true,
@@ -252,8 +253,12 @@ func TestAProfileIsCompiledAnewWhereWhatItDependsOnHasChanged(t *testing.T) {
 			before := kept(t, c, site("a", 1))
 			changed := site("a", 1)
 			test.change(changed)
-			if anew := kept(t, c, changed).profile != before.profile; anew != test.want {
-				t.Errorf("compiled anew: %t, want %t", anew, test.want)
+			after := kept(t, c, changed)
+			if other := after.profile != before.profile; other != test.want {
+				t.Errorf("another profile: %t, want %t", other, test.want)
+			}
+			if anew := after.profile.Pattern != before.profile.Pattern; anew != test.wantAnew {
+				t.Errorf("the spec is compiled anew: %t, want %t", anew, test.wantAnew)
 			}
 		})
 	}
