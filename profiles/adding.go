@@ -45,7 +45,7 @@ func (d *decider) has(profile *Profile) bool {
 		return slices.ContainsFunc(names, func(name string) bool { return hasContainer(d.pod, name) && !d.isOthers(name, profile.Name) })
 	}
 	c := &candidate{profile: profile}
-	c.effectiveSpec, c.problems = profile.effective(overridesOf(d.pod.Annotations)[profile.Name])
+	c.effectiveSpec, c.problems = profile.effective(d.overridesOf(profile.Name))
 	if len(c.problems) > 0 || !isWoven(d.pod) {
 		return false
 	}

@@ -77,6 +77,7 @@ func (r Request) decide(snapshot *Snapshot, shared *shared) Decision {
 	d.options = snapshot.options.Weave
 	d.options.IsOurs, d.options.MayPrecede = d.isOurs, d.mayPrecede
 	d.hardening = injectors.HardeningFor(d.bare)
+	d.overrides, d.inherited = overridesOf(d.pod.Annotations, ""), overridesOf(d.namespace.Annotations, d.namespace.Name)
 	d.choose()
 	d.resolve()
 	d.order = d.ordered()
@@ -115,6 +116,8 @@ type decider struct {
 	values                map[string]any // of conditions that do not enforce
 	shared                *shared
 
+	overrides, inherited map[string][]override // by profile: of the Pod, and of its namespace
+
 	before map[string]v1alpha1.Injected // what the Pod's marks say, read when it is asked for first
 }
 
@@ -124,6 +127,11 @@ func (d *decider) injected() map[string]v1alpha1.Injected {
 		d.before = injectedBefore(d.pod)
 	}
 	return d.before
+}
+
+// overridesOf returns what the Pod and its namespace change of a profile.
+func (d *decider) overridesOf(profile string) []override {
+	return over(d.inherited[profile], d.overrides[profile])
 }
 
 // candidate is a profile that was asked for or that chose the Pod.
@@ -143,22 +151,20 @@ type candidate struct {
 
 // resolve finds the effective spec of every candidate, and whether the Pod has it already.
 func (d *decider) resolve() {
-	overrides := overridesOf(d.pod.Annotations)
 	for _, c := range d.candidates {
 		c.outcome = c.profile.outcome(c.source)
 		c.outcome.enforced = c.enforced
-		c.resolve(overrides[c.profile.Name])
-		delete(overrides, c.profile.Name)
+		c.resolve(d.overridesOf(c.profile.Name))
 		if c.present = d.has(c.profile); c.present {
 			c.alreadyInjected(d.injected()[c.profile.Name])
 		}
 	}
-	for _, profile := range slices.Sorted(maps.Keys(overrides)) {
-		if d.isUnknown(profile) {
+	for _, profile := range slices.Sorted(maps.Keys(d.overrides)) {
+		if d.isUnknown(profile) || d.isCandidate(profile) {
 			continue
 		}
 		d.warnings = append(d.warnings, fmt.Sprintf("%s has no effect: profile %s is not applied to this Pod",
-			annotationNames(overrides[profile]), shown(profile)))
+			annotationNames(d.overrides[profile]), shown(profile)))
 	}
 }
 

@@ -310,7 +310,7 @@ func draw(t *rapid.T) world {
 func newWorld(t fataler, c gen.Case) world {
 	w := world{
 		raw:       []byte(c.Pod),
-		namespace: profiles.Namespace{Name: c.Namespace, Labels: c.NamespaceLabels},
+		namespace: profiles.Namespace{Name: c.Namespace, Labels: c.NamespaceLabels, Annotations: c.NamespaceAnnotations},
 		objects:   c.Profiles,
 		profiles:  compileAll(t, c.Profiles),
 	}

@@ -37,13 +37,23 @@ func order(names []string, isFirst map[string]bool, waitsFor map[string][]string
 	return ordered
 }
 
-// override is one annotation that changes a field of a profile.
+// override is one annotation that changes a field of a profile, of the Pod or of its namespace.
 type override struct {
 	key, path, value string
+	// namespace is the one whose annotation it is; empty for the Pod's own.
+	namespace string
 }
 
-// overridesOf returns the overrides among annotations by profile, each list sorted by its key.
-func overridesOf(annotations map[string]string) map[string][]override {
+// name is the annotation for people.
+func (o *override) name() string {
+	if o.namespace != "" {
+		return shown(o.key) + " of namespace " + o.namespace
+	}
+	return shown(o.key)
+}
+
+// overridesOf returns the overrides among annotations, those of a namespace or of a Pod (""), by profile, each list sorted by its key.
+func overridesOf(annotations map[string]string, namespace string) map[string][]override {
 	var overrides map[string][]override
 	for key, value := range annotations {
 		profile, path, ok := v1alpha1.ParseOverrideKey(key)
@@ -53,10 +63,21 @@ func overridesOf(annotations map[string]string) map[string][]override {
 		if overrides == nil {
 			overrides = map[string][]override{}
 		}
-		overrides[profile] = append(overrides[profile], override{key, path, value})
+		overrides[profile] = append(overrides[profile], override{key, path, value, namespace})
 	}
 	for _, list := range overrides {
 		slices.SortFunc(list, func(a, b override) int { return strings.Compare(a.key, b.key) })
 	}
 	return overrides
+}
+
+// over returns the namespace's overrides and then the Pod's own, which win: what both set is only the Pod's.
+func over(namespace, pod []override) []override {
+	if len(namespace) == 0 {
+		return pod
+	}
+	inherited := slices.DeleteFunc(slices.Clone(namespace), func(o override) bool {
+		return slices.ContainsFunc(pod, func(own override) bool { return own.path == o.path })
+	})
+	return append(inherited, pod...)
 }

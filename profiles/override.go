@@ -24,7 +24,7 @@ type effectiveSpec struct {
 	bound         *injectors.BoundCustom // of a custom pattern
 }
 
-// effective returns the spec with a Pod's overrides. It is held to the same schema as the profile itself, so
+// effective returns the spec with the overrides of a Pod and its namespace. It is held to the same schema as the profile itself, so
 // that an annotation can never say what a profile could not. All problems are reported.
 func (p *Profile) effective(overrides []override) (effectiveSpec, []weave.Problem) {
 	if p.custom != nil {
@@ -49,9 +49,8 @@ func (p *Profile) effective(overrides []override) (effectiveSpec, []weave.Proble
 	pattern, errs := p.decode(document)
 	for _, err := range errs {
 		problems = append(problems, weave.Problem{
-			Reason: ReasonInvalidOverride,
-			Message: fmt.Sprintf("profile %s with this Pod's %s is not valid: %s",
-				p.Name, annotationNames(overrides), err.Error()),
+			Reason:  ReasonInvalidOverride,
+			Message: fmt.Sprintf("profile %s with %s is not valid: %s", p.Name, annotationNames(overrides), err.Error()),
 		})
 	}
 	if len(problems) > 0 {
@@ -63,7 +62,7 @@ func (p *Profile) effective(overrides []override) (effectiveSpec, []weave.Proble
 	}, nil
 }
 
-// effectiveCustom returns a custom pattern with the parameters that a Pod gives. All problems are reported.
+// effectiveCustom returns a custom pattern with the parameters that a Pod and its namespace give. All problems are reported.
 func (p *Profile) effectiveCustom(overrides []override) (effectiveSpec, []weave.Problem) {
 	effective := effectiveSpec{pattern: p.Pattern, revision: p.Revision, bound: p.bound}
 	if len(overrides) == 0 && p.bound != nil {
@@ -82,7 +81,7 @@ func (p *Profile) effectiveCustom(overrides []override) (effectiveSpec, []weave.
 		}
 		if err != nil {
 			problems = append(problems, weave.Problem{
-				Reason: ReasonInvalidOverride, Message: fmt.Sprintf("annotation %s: %v", shown(override.key), err),
+				Reason: ReasonInvalidOverride, Message: fmt.Sprintf("annotation %s: %v", override.name(), err),
 			})
 		}
 	}
@@ -110,7 +109,7 @@ func (p *Profile) notOverridable(override override) *weave.Problem {
 	}
 	return &weave.Problem{Reason: ReasonFieldNotOverridable, Message: fmt.Sprintf(
 		"annotation %s: profile %s does not let Pods change %s; %s. Remove the annotation, or ask whoever owns the profile "+
-			"to list the field in spec.overridable", shown(override.key), p.Name, shown(override.path), allowed)}
+			"to list the field in spec.overridable", override.name(), p.Name, shown(override.path), allowed)}
 }
 
 // override sets one field in the document, or says why not.
@@ -123,7 +122,7 @@ func (p *Profile) override(document map[string]any, override override) *weave.Pr
 		err = setAt(document, strings.Split(override.path, "."), value)
 	}
 	if err != nil {
-		return &weave.Problem{Reason: ReasonInvalidOverride, Message: fmt.Sprintf("annotation %s: %v", shown(override.key), err)}
+		return &weave.Problem{Reason: ReasonInvalidOverride, Message: fmt.Sprintf("annotation %s: %v", override.name(), err)}
 	}
 	return nil
 }
@@ -229,7 +228,7 @@ func (p *Profile) decode(document map[string]any) (*v1alpha1.Pattern, field.Erro
 func annotationNames(overrides []override) string {
 	names := make([]string, len(overrides))
 	for i := range overrides {
-		names[i] = shown(overrides[i].key)
+		names[i] = overrides[i].name()
 	}
 	if len(names) == 1 {
 		return "annotation " + names[0]

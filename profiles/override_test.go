@@ -303,3 +303,83 @@ func argument(flag string) func(*corev1.Container) any {
 		return "no " + flag
 	}
 }
+
+func TestANamespaceOverridesForItsPods(t *testing.T) {
+	tests := map[string]struct {
+		namespace, pod map[string]string
+		ref, depth     string // of git-sync; empty: refused
+		denial         string
+	}{
+		"the namespace's annotation stands in for the profile's value": {
+			namespace: map[string]string{"site.pillion.dev/ref": "prod"}, ref: "prod",
+		},
+		"the Pod's own wins": {
+			namespace: map[string]string{"site.pillion.dev/ref": "prod"}, pod: map[string]string{"site.pillion.dev/ref": "v2"}, ref: "v2",
+		},
+		"both count where they change different fields": {
+			namespace: map[string]string{"site.pillion.dev/ref": "prod"}, pod: map[string]string{"site.pillion.dev/depth": "7"},
+			ref: "prod", depth: "7",
+		},
+		"the Pod's own wins over one that is not valid": {
+			namespace: map[string]string{"site.pillion.dev/depth": "deep"}, pod: map[string]string{"site.pillion.dev/depth": "7"}, depth: "7",
+		},
+		"one of a profile that the Pod does not get says nothing": {
+			namespace: map[string]string{"other.pillion.dev/ref": "prod"}, ref: "HEAD",
+		},
+		"one that is not valid is told with its namespace": {
+			namespace: map[string]string{"site.pillion.dev/depth": "deep"},
+			denial:    `annotation site.pillion.dev/depth of namespace web: "deep" is not an integer; write a number, for example 10`,
+		},
+		"one that is not valid beside the profile is told with its namespace": {
+			namespace: map[string]string{"site.pillion.dev/ref": "--upload-pack=x"},
+			denial:    "profile site with annotation site.pillion.dev/ref of namespace web is not valid: gitSync.ref",
+		},
+		"what the profile does not list is not for the namespace either": {
+			namespace: map[string]string{"site.pillion.dev/repo": "https://evil.example.com"},
+			denial:    "annotation site.pillion.dev/repo of namespace web: profile site does not let Pods change repo",
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			namespace := web()
+			namespace.Annotations = test.namespace
+			pod := podOf(t, asking("site"), appOnly)
+			for key, value := range test.pod {
+				pod.Annotations[key] = value
+			}
+			decision := profiles.Decide(snapshotOf(t, cluster("site", openGitSync)), namespace, pod)
+			if test.denial != "" {
+				if !strings.Contains(decision.Denial(), test.denial) {
+					t.Errorf("want %q in %q", test.denial, decision.Denial())
+				}
+				return
+			}
+			if !decision.Allowed || len(decision.Warnings) > 0 {
+				t.Fatal(decision.Denial(), decision.Warnings)
+			}
+			container := &decision.Pod().Spec.InitContainers[0]
+			for flag, want := range map[string]string{"--ref=": test.ref, "--depth=": test.depth} {
+				if got := argument(flag)(container); want != "" && got != want {
+					t.Errorf("want %s%s, got %v", flag, want, got)
+				}
+			}
+			again := profiles.Decide(snapshotOf(t, cluster("site", openGitSync)), namespace, decision.Pod())
+			if len(again.Patch) > 0 || len(again.Warnings) > 0 {
+				t.Errorf("the woven Pod is not left alone: %v, %v", again.Patch, again.Warnings)
+			}
+		})
+	}
+}
+
+func TestANamespaceOverridesParametersOfACustomProfile(t *testing.T) {
+	namespace := web()
+	namespace.Annotations = map[string]string{"proxy.pillion.dev/upstream": "prod.example.com"}
+	decision := profiles.Decide(snapshotOf(t, cluster("proxy", `custom: {parameters: [{name: upstream, default: dev.example.com}],
+    template: {app: [{env: [{name: UPSTREAM, value: "${params.upstream}"}]}]}}, overridable: [upstream]`)), namespace, podOf(t, asking("proxy"), appOnly))
+	if !decision.Allowed {
+		t.Fatal(decision.Denial())
+	}
+	if env := decision.Pod().Spec.Containers[0].Env; len(env) != 1 || env[0].Value != "prod.example.com" {
+		t.Errorf("got %v", env)
+	}
+}

@@ -9,8 +9,9 @@ import (
 type ProfileSpec struct {
 	Pattern `json:",inline"`
 
-	// overridable lists the fields of the pattern that a Pod may change by the annotation PROFILE.pillion.dev/FIELD. A field
-	// that is an object covers what is in it: resources covers resources.limits.memory. Nothing else can be changed.
+	// overridable lists the fields of the pattern that a Pod, or its Namespace for all its Pods, may change by the annotation
+	// PROFILE.pillion.dev/FIELD; the Pod's own wins. A field that is an object covers what is in it: resources covers
+	// resources.limits.memory. Nothing else can be changed.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64

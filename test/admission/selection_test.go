@@ -205,3 +205,23 @@ func TestNothingOfTheUsersIsChanged(t *testing.T) {
 		}
 	}
 }
+
+func TestANamespaceSetsParametersForItsPods(t *testing.T) {
+	profile := site("inherit-site")
+	profile.Spec.Overridable = []string{"ref"}
+	create(t, profile)
+	prod := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		GenerateName: "inherit-", Annotations: map[string]string{"inherit-site.pillion.dev/ref": "prod"},
+	}}
+	create(t, prod)
+	create(t, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: prod.Name, Name: "default"}})
+	for want, annotations := range map[string][]string{
+		"--ref=prod": {v1alpha1.InjectKey, "inherit-site"},
+		"--ref=v2":   {v1alpha1.InjectKey, "inherit-site", "inherit-site.pillion.dev/ref", "v2"},
+	} {
+		stored, warnings := admit(t, pod(prod.Name, annotations...))
+		if arguments := containerOf(t, stored, "pillion-inherit-site").Args; !slices.Contains(arguments, want) || len(warnings) > 0 {
+			t.Errorf("want %s in %q and no warning, got %q", want, arguments, warnings)
+		}
+	}
+}

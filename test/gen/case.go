@@ -13,9 +13,10 @@ import (
 type Case struct {
 	// Profiles are decoded JSON, as profiles.Compiler takes it. Each is valid by itself.
 	Profiles []map[string]any
-	// Namespace and NamespaceLabels are those of the Pod's namespace.
-	Namespace       string
-	NamespaceLabels map[string]string
+	// Namespace, NamespaceLabels and NamespaceAnnotations are those of the Pod's namespace.
+	Namespace            string
+	NamespaceLabels      map[string]string
+	NamespaceAnnotations map[string]string
 	// Pod is JSON as an admission request carries it.
 	Pod string
 }
@@ -27,6 +28,9 @@ func Cases() *rapid.Generator[Case] {
 			"namespace")}
 		c.Profiles = profileSet(t, c.Namespace)
 		c.NamespaceLabels = namespaceLabels(t, c)
+		if oneIn(t, 3, "namespace overrides") {
+			c.NamespaceAnnotations = overriding(t, c.Profiles)
+		}
 		annotations := map[string]string{}
 		if !oneIn(t, 4, "no annotation") {
 			annotations["pillion.dev/inject"] = request(t, c.Profiles, ",")
