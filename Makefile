@@ -1,7 +1,7 @@
 # What can be made here. `make` alone lists it.
 #
-# All of it needs Go, make and git; the race detector also needs a C compiler. Nothing is installed outside bin/ and Go's
-# own caches.
+# All of it needs Go, make and git; the race detector also needs a C compiler. Nothing but `make install` writes outside of bin/
+# and Go's own caches.
 
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
@@ -18,6 +18,7 @@ BENCHTIME ?= 1s
 BENCHCOUNT ?= 1
 BENCHPACKAGES ?= ./profiles ./webhook
 KEEP ?=
+INSTALL_DIR ?= $(HOME)/.local/bin
 COMPONENTS ?= kube-apiserver etcd kubectl
 
 # The API server and etcd that tests start.
@@ -36,11 +37,19 @@ help: ## list the targets
 		/^[a-zA-Z_-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: build
-build: ## build bin/pillion
+build: ## build bin/pillion, and link the plugin of kubectl, bin/kubectl-pillion, to it
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/pillion ./cmd/pillion
+	ln -sf pillion bin/kubectl-pillion
+	cp hack/kubectl_complete-pillion bin/
+
+.PHONY: install
+install: build ## copy pillion and the plugin of kubectl to INSTALL_DIR (default ~/.local/bin), which PATH has to have
+	mkdir -p '$(INSTALL_DIR)'
+	install -m 755 bin/pillion hack/kubectl_complete-pillion '$(INSTALL_DIR)'
+	ln -sf pillion '$(INSTALL_DIR)/kubectl-pillion'
 
 .PHONY: generate
-generate: bin/tools/controller-gen ## write the deep copies and the CRDs from the types in api/
+generate: bin/tools/controller-gen ## write the deep copies, the CRDs and the references in docs/ from the types and commands
 	API_PATHS='$(API_PATHS)' CRD_DIR='$(CRD_DIR)' hack/generate.sh
 
 .PHONY: fmt

@@ -100,8 +100,8 @@ func parse(pair Pair) (*tls.Certificate, error) {
 		return nil, errors.New("the private key is empty or not PEM")
 	}
 	certificate, err := tls.X509KeyPair(pair.Certificate, pair.Key)
-	if err != nil {
-		return nil, fmt.Errorf("the certificate and its private key are unusable or do not belong together: %w", err)
+	if err != nil { // the error itself may quote the Secret, and is logged
+		return nil, errors.New("the certificate and its private key are unusable or do not belong together")
 	}
 	if certificate.Leaf == nil {
 		if certificate.Leaf, err = x509.ParseCertificate(certificate.Certificate[0]); err != nil {

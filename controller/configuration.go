@@ -79,7 +79,7 @@ func (r *configurationReconciler[E]) Reconcile(ctx context.Context, _ reconcile.
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 			return reconcile.Result{RequeueAfter: retryConflict}, nil
 		}
-		return reconcile.Result{}, fmt.Errorf("update %s %s: %w", r.kind.kind, r.desired.name, err)
+		return reconcile.Result{}, fmt.Errorf("update %s %s: %w", r.kind.kind, r.desired.name, withoutValues(err))
 	}
 	log.FromContext(ctx).Info("Updated a webhook configuration", "kind", r.kind.kind, "name", r.desired.name, "entries", len(want))
 	return reconcile.Result{}, nil

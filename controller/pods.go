@@ -78,7 +78,7 @@ func (c *podCounter) known() bool {
 // Start follows the Pods until the context ends.
 func (c *podCounter) Start(ctx context.Context) error {
 	reflector := toolscache.NewReflectorWithOptions(
-		pagedPods{counter: c}, &metav1.PartialObjectMetadata{}, (*podStore)(c),
+		pagedPods{client: c.client, labels: wovenPods, fields: runningPods, begin: c.list}, &metav1.PartialObjectMetadata{}, (*podStore)(c),
 		toolscache.ReflectorOptions{Name: "pods", TypeDescription: "woven Pods"})
 	var group sync.WaitGroup
 	group.Go(func() { reflector.RunWithContext(ctx) })
@@ -121,13 +121,14 @@ func (c *podCounter) mark(changed []types.NamespacedName) {
 	}
 }
 
-// pagedPods lists and watches the metadata of woven Pods that have not ended. The list that it returns is empty: each page goes
-// into the counter's memory and is forgotten, so that there are never more objects than a page has. For the same reason it does
-// without the streaming of lists, for which a Reflector would collect all of them.
-type pagedPods struct{ counter *podCounter }
-
-func (p pagedPods) resource() metadata.ResourceInterface {
-	return p.counter.client.Resource(corev1.SchemeGroupVersion.WithResource("pods"))
+// list begins a list of all Pods, which takes the place of what is known of them when it ends.
+func (c *podCounter) list() (each func(*metav1.PartialObjectMetadata), end func()) {
+	listed := newPodIndex()
+	return func(pod *metav1.PartialObjectMetadata) { listed.put(pod) }, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.listed = listed
+	}
 }
 
 // wovenPods selects Pods by label, runningPods those that have not ended, by a field that the API server selects by although it
@@ -136,6 +137,21 @@ const (
 	wovenPods   = v1alpha1.InjectedKey + "=true"
 	runningPods = "status.phase!=" + string(corev1.PodSucceeded) + ",status.phase!=" + string(corev1.PodFailed)
 )
+
+// pagedPods lists and watches the metadata of Pods. The list that it returns is empty: each page goes to whoever wants it and is
+// forgotten, so that there are never more objects than a page has. For the same reason it does without the streaming of lists, for
+// which a Reflector would collect all of them.
+type pagedPods struct {
+	client metadata.Interface
+	// labels and fields are selectors.
+	labels, fields string
+	// begin begins a list: each takes its Pods, and end is called when it has had all of them. A list that fails has no end.
+	begin func() (each func(*metav1.PartialObjectMetadata), end func())
+}
+
+func (p pagedPods) resource() metadata.ResourceInterface {
+	return p.client.Resource(corev1.SchemeGroupVersion.WithResource("pods"))
+}
 
 // IsWatchListSemanticsUnSupported tells Reflectors not to stream lists.
 func (pagedPods) IsWatchListSemanticsUnSupported() bool { return true }
@@ -147,20 +163,18 @@ func (p pagedPods) List(options metav1.ListOptions) (runtime.Object, error) {
 
 // ListWithContext lists all Pods, page by page, whatever the options say.
 func (p pagedPods) ListWithContext(ctx context.Context, _ metav1.ListOptions) (runtime.Object, error) {
-	listed := newPodIndex()
-	options := metav1.ListOptions{LabelSelector: wovenPods, FieldSelector: runningPods, Limit: podPage}
+	each, end := p.begin()
+	options := metav1.ListOptions{LabelSelector: p.labels, FieldSelector: p.fields, Limit: podPage}
 	for {
 		page, err := p.resource().List(ctx, options)
 		if err != nil {
-			return nil, fmt.Errorf("list the woven Pods: %w", err)
+			return nil, fmt.Errorf("list the Pods with %s: %w", p.labels, err)
 		}
 		for i := range page.Items {
-			listed.put(&page.Items[i])
+			each(&page.Items[i])
 		}
 		if options.Continue = page.Continue; options.Continue == "" {
-			p.counter.mu.Lock()
-			p.counter.listed = listed
-			p.counter.mu.Unlock()
+			end()
 			return &metav1.PartialObjectMetadataList{ListMeta: metav1.ListMeta{ResourceVersion: page.ResourceVersion}}, nil
 		}
 	}
@@ -173,7 +187,7 @@ func (p pagedPods) Watch(options metav1.ListOptions) (watch.Interface, error) {
 
 // WatchWithContext watches the Pods.
 func (p pagedPods) WatchWithContext(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-	options.LabelSelector, options.FieldSelector = wovenPods, runningPods
+	options.LabelSelector, options.FieldSelector = p.labels, p.fields
 	return p.resource().Watch(ctx, options)
 }
 

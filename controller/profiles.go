@@ -2,8 +2,10 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -187,9 +189,23 @@ func written(err error, what string) (reconcile.Result, error) {
 	case apierrors.IsConflict(err):
 		return reconcile.Result{RequeueAfter: retryConflict}, nil
 	case err != nil:
-		return reconcile.Result{}, fmt.Errorf("write %s: %w", what, err)
+		return reconcile.Result{}, fmt.Errorf("write %s: %w", what, withoutValues(err))
 	}
 	return reconcile.Result{}, nil
+}
+
+// withoutValues returns an error that names the fields that the API server finds invalid and not what they hold, as its own words do:
+// errors are logged, and a profile's values are not for logs. Every other error is returned as it is.
+func withoutValues(err error) error {
+	status := apierrors.APIStatus(nil)
+	if !apierrors.IsInvalid(err) || !errors.As(err, &status) || status.Status().Details == nil {
+		return err
+	}
+	var fields []string
+	for _, cause := range status.Status().Details.Causes {
+		fields = append(fields, fmt.Sprintf("%s (%s)", cause.Field, cause.Type))
+	}
+	return fmt.Errorf("the API server finds fields invalid: %s", strings.Join(fields, ", "))
 }
 
 // clusterMatching requests every ClusterPatternProfile with match: their status follows from the webhook configurations.

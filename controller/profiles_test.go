@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -69,6 +70,24 @@ func TestAFailedWriteOfAStatus(t *testing.T) {
 				t.Errorf("error %v, again after %s", err, result.RequeueAfter)
 			}
 		})
+	}
+}
+
+func TestAnErrorNamesTheFieldsThatAreInvalidAndNotWhatTheyHold(t *testing.T) {
+	const canary = "CANARY-5d1c"
+	kind := v1alpha1.GroupVersion.WithKind("ClusterPatternProfile").GroupKind()
+	refusal := apierrors.NewInvalid(kind, "a", field.ErrorList{
+		field.Invalid(field.NewPath("spec", "gitSync", "repo"), canary, "should be a URL"),
+		field.Required(field.NewPath("spec", "gitSync", "mountPath"), canary),
+	})
+	profile := gitSyncProfile(clusterProfile("a", v1alpha1.FailurePolicyIgnore, "", ""))
+	f := newFixture(t, func(error) error { return refusal }, profile)
+	f.settle(t)
+	_, err := f.reconcileCluster(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(profile)})
+	want := "write the profile's status: the API server finds fields invalid: spec.gitSync.repo (FieldValueInvalid), " +
+		"spec.gitSync.mountPath (FieldValueRequired)"
+	if err == nil || err.Error() != want {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	eventsclient "k8s.io/client-go/kubernetes/typed/events/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/workqueue"
@@ -31,6 +32,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
@@ -118,6 +120,8 @@ func Run(ctx context.Context, restConfig *rest.Config, options Options) error {
 		addConfiguration(mgr, desired, mutatingKind(), bundle.changed.mutating, catalog.planChanged.mutating),
 		addConfiguration(mgr, desired, validatingKind(), bundle.changed.validating, catalog.planChanged.validating),
 		addProfiles(mgr, desired, options),
+		addEvents(mgr, options),
+		addMetrics(mgr, catalog),
 	); err != nil {
 		return err
 	}
@@ -292,6 +296,32 @@ func addProfiles(mgr manager.Manager, desired *desired, options Options) error {
 			WatchesRawSource(source.Channel(desired.catalog.namespacedChanged, told)).
 			Complete(reconcile.Func(r.reconcileNamespaced)),
 	)
+}
+
+// addEvents tells by Events of what policy left out of Pods.
+func addEvents(mgr manager.Manager, options Options) error {
+	pods, err := metadata.NewForConfigAndClient(metadata.ConfigFor(mgr.GetConfig()), mgr.GetHTTPClient())
+	if err != nil {
+		return fmt.Errorf("prepare to watch Pods: %w", err)
+	}
+	events, err := eventsclient.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return fmt.Errorf("prepare to write Events: %w", err)
+	}
+	return mgr.Add(newSkipTeller(pods, events, options.ExcludedNamespaces, options.Now, mgr.GetLogger().WithName("events")))
+}
+
+// addMetrics tells of the profiles by metrics where the controller leads.
+func addMetrics(mgr manager.Manager, catalog *catalog) error {
+	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
+		forget, err := registerProfiles(metrics.Registry, catalog)
+		if err != nil {
+			return err
+		}
+		defer forget()
+		<-ctx.Done()
+		return nil
+	}))
 }
 
 // secretCache returns a cache of one Secret. Each has its own, for a field selector selects one name, and permission to list and

@@ -153,7 +153,8 @@ func (c *cluster) fills(t *testing.T) {
 	}
 	c.await(t, func() (bool, error) {
 		got := c.validations(t)
-		return slices.Equal(got, []string{"profiles.pillion.dev"}), fmt.Errorf("validating entries %q", got)
+		want := []string{profilesEntry, workloadsEntry, workloadNamespacesEntry, workloadMatchEntryName(idOf("env=prod", "app=web"))}
+		return slices.Equal(got, want), fmt.Errorf("validating entries %q", got)
 	})
 	profile := &v1alpha1.ClusterPatternProfile{}
 	c.get(t, types.NamespacedName{Name: "site-content"}, profile)
@@ -400,7 +401,11 @@ func (c *cluster) enforces(t *testing.T) {
 	c.awaitProfile(t, "audit", "Accepted True Accepted", "Ready False WebhookConfigurationNotFound")
 	c.create(t, configurations()[1])
 	c.awaitProfile(t, "audit", "Accepted True Accepted", "Ready True Ready")
-	if got := c.validations(t); !slices.Equal(got, []string{profilesEntry, verification}) {
+	want := []string{
+		profilesEntry, verification, workloadsEntry, workloadNamespacesEntry, workloadMatchEntryName(selection.ID()),
+		workloadMatchEntryName(idOf("", "")), // and none for PatternProfiles: it is for all namespaces
+	}
+	if got := c.validations(t); !slices.Equal(got, want) {
 		t.Errorf("validating entries %q", got)
 	}
 	if got := entryNames(c.configuration(t)); !slices.Contains(got, entry) {

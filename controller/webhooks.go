@@ -62,11 +62,6 @@ type target struct {
 // is read back is equal.
 func compileWebhooks(p *profiles.Plan, to target, excluded []string) []admissionregistrationv1.MutatingWebhook {
 	outside := outsideOf(excluded)
-	asking := []metav1.LabelSelectorRequirement{
-		outside,
-		{Key: v1alpha1.InjectKey, Operator: metav1.LabelSelectorOpExists},
-		{Key: v1alpha1.InjectKey, Operator: metav1.LabelSelectorOpNotIn, Values: []string{v1alpha1.None}},
-	}
 	webhooks := []admissionregistrationv1.MutatingWebhook{
 		entry{
 			name: podsEntry, path: profiles.PathPods, policy: v1alpha1.FailurePolicyFail,
@@ -75,7 +70,7 @@ func compileWebhooks(p *profiles.Plan, to target, excluded []string) []admission
 		}.mutating(to),
 		entry{
 			name: namespacesEntry, path: profiles.PathNamespaces, policy: v1alpha1.FailurePolicyFail,
-			namespaces: metav1.LabelSelector{MatchExpressions: asking},
+			namespaces: metav1.LabelSelector{MatchExpressions: askingNamespaces(outside)},
 			conditions: []admissionregistrationv1.MatchCondition{{Name: "has-no-annotation", Expression: asksNothing}},
 		}.mutating(to),
 	}
@@ -85,8 +80,8 @@ func compileWebhooks(p *profiles.Plan, to target, excluded []string) []admission
 	return webhooks
 }
 
-// compileValidations returns the entries that check what is to be stored: profiles, and for each selection that enforces the Pods
-// that it selects.
+// compileValidations returns the entries that check what is to be stored: profiles, for each selection that enforces the Pods that
+// it selects, and the workloads that make Pods.
 func compileValidations(p *profiles.Plan, to target, excluded []string) []admissionregistrationv1.ValidatingWebhook {
 	webhooks := []admissionregistrationv1.ValidatingWebhook{profilesWebhook(to)}
 	for i := range p.Selections {
@@ -96,7 +91,16 @@ func compileValidations(p *profiles.Plan, to target, excluded []string) []admiss
 			webhooks = append(webhooks, e.validating(to))
 		}
 	}
-	return webhooks
+	return append(webhooks, compileWorkloads(p, to, excluded)...)
+}
+
+// askingNamespaces are the requirements of namespaces whose label asks for something.
+func askingNamespaces(outside metav1.LabelSelectorRequirement) []metav1.LabelSelectorRequirement {
+	return []metav1.LabelSelectorRequirement{
+		outside,
+		{Key: v1alpha1.InjectKey, Operator: metav1.LabelSelectorOpExists},
+		{Key: v1alpha1.InjectKey, Operator: metav1.LabelSelectorOpNotIn, Values: []string{v1alpha1.None}},
+	}
 }
 
 func outsideOf(excluded []string) metav1.LabelSelectorRequirement {

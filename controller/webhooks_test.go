@@ -87,7 +87,7 @@ func planOf(t *testing.T, cluster []v1alpha1.ClusterPatternProfile, namespaced [
 	return profiles.NewSnapshot(profiles.Options{ExcludedNamespaces: excluded()}, all).Plan()
 }
 
-func TestEveryEntryForPodsKeepsToTheRules(t *testing.T) {
+func TestEveryEntryKeepsToTheRules(t *testing.T) {
 	cluster := append(numbered("f", 8, v1alpha1.FailurePolicyFail), numbered("i", 9, v1alpha1.FailurePolicyIgnore)...)
 	cluster = append(cluster,
 		enforcing(clusterProfile("a", v1alpha1.FailurePolicyFail, "env=prod", "")),
@@ -96,7 +96,7 @@ func TestEveryEntryForPodsKeepsToTheRules(t *testing.T) {
 	p := planOf(t, cluster, namespaced)
 	rules := newRules(t)
 	mutating, validating := compileWebhooks(p, service(), excluded()), compileValidations(p, service(), excluded())
-	if len(mutating) != 2+8+9+2+1 || len(validating) != 1+2 {
+	if len(mutating) != 2+8+9+2+1 || len(validating) != 1+2+3 {
 		t.Fatalf("%d mutating and %d validating entries", len(mutating), len(validating))
 	}
 	for i := range mutating {
@@ -113,6 +113,12 @@ func TestEveryEntryForPodsKeepsToTheRules(t *testing.T) {
 		}
 		rules.check(webhook.Name, *webhook.ClientConfig.Service.Path, *webhook.FailurePolicy, *webhook.TimeoutSeconds,
 			webhook.NamespaceSelector)
+		if strings.HasPrefix(webhook.Name, "workload") {
+			if *webhook.FailurePolicy != admissionregistrationv1.Ignore {
+				t.Errorf("%s may keep a workload from being written", webhook.Name)
+			}
+			continue
+		}
 		rules.checkEnforcement(webhook.Name, true, true, webhook.MatchConditions)
 		twin := "match" + strings.TrimPrefix(webhook.Name, "verify")
 		j := slices.IndexFunc(mutating, func(m admissionregistrationv1.MutatingWebhook) bool { return m.Name == twin })
@@ -123,7 +129,7 @@ func TestEveryEntryForPodsKeepsToTheRules(t *testing.T) {
 	}
 }
 
-// rules are those that every entry for Pods keeps to.
+// rules are those that every entry for Pods and workloads keeps to.
 type rules struct {
 	*testing.T
 
@@ -135,7 +141,7 @@ func newRules(t *testing.T) *rules {
 	t.Helper()
 	return &rules{
 		T: t, names: map[string]bool{}, paths: map[string]bool{},
-		wellNamed: regexp.MustCompile(`^(pods|namespaces|(match|verify)-[0-9a-f]{8})\.pillion\.dev$`),
+		wellNamed: regexp.MustCompile(`^(pods|namespaces|workloads|workload-namespaces|(match|verify|workload-match)-[0-9a-f]{8})\.pillion\.dev$`),
 	}
 }
 
@@ -147,8 +153,10 @@ func (r *rules) check(
 		r.Errorf("entry %s at %s is badly named or not unique", name, path)
 	}
 	r.names[name], r.paths[path] = true, true
-	if _, id, ok := strings.Cut(strings.TrimSuffix(name, ".pillion.dev"), "-"); ok && !strings.HasSuffix(path, "/"+id) {
-		r.Errorf("%s: path %s", name, path)
+	if short := strings.TrimSuffix(name, ".pillion.dev"); strings.Contains(short, "-") {
+		if id := short[strings.LastIndexByte(short, '-')+1:]; !strings.HasSuffix(path, "/"+id) {
+			r.Errorf("%s: path %s", name, path)
+		}
 	}
 	if want := map[admissionregistrationv1.FailurePolicyType]int32{"Fail": 5, "Ignore": 2}[policy]; timeout != want {
 		r.Errorf("%s: %d s for %s", name, timeout, policy)

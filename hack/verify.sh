@@ -11,6 +11,7 @@ failed=0
 generated() {
 	find . \( -name bin -o -name .git \) -prune -o -name 'zz_generated.*.go' -print
 	find "./$crds" -maxdepth 1 -name '*.yaml' -print 2>/dev/null || true
+	find ./docs -maxdepth 1 \( -name 'reference.md' -o -name 'commands.md' \) -print
 }
 
 # Copies the generated files to a folder, with their times, so that putting them back does not look like a change.

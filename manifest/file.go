@@ -11,8 +11,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // MaxFileBytes bounds a file. A manifest is a few kilobytes, the largest CustomResourceDefinitions a megabyte; what is larger
@@ -29,20 +32,22 @@ const (
 type Error struct {
 	// File is the path as it was given, or "stdin".
 	File string
-	// Line counts from 1 in the file. It is zero where the file as a whole is meant, and so is Document.
-	Line int
+	// Line counts from 1 in the file. It is zero where the file as a whole is meant, and so is Document. Column counts the characters of
+	// the line from 1; it is zero where the whole line is meant, or where nobody knows better.
+	Line, Column int
 	// Document counts the documents of the file from 1.
 	Document int
 	Err      error
 }
 
+// Error says file, line and column as compilers do, so that editors find the place.
 func (e *Error) Error() string {
 	where := e.File
-	if e.Line > 0 {
+	switch {
+	case e.Column > 0:
+		where = fmt.Sprintf("%s:%d:%d", where, e.Line, e.Column)
+	case e.Line > 0:
 		where = fmt.Sprintf("%s:%d", where, e.Line)
-	}
-	if e.Document > 0 {
-		where = fmt.Sprintf("%s (document %d)", where, e.Document)
 	}
 	return where + ": " + e.Err.Error()
 }
@@ -51,69 +56,136 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // File is a file of manifests. Its documents' Raw, one after another, are the file byte for byte.
 type File struct {
-	Name      string
+	Name string
+	// Found says that the file was found in a directory, and not named itself.
+	Found     bool
 	Documents []*Document
 }
 
 // ReadFiles reads paths: files, directories (those of their files that end in .yaml, .yml or .json, sorted by name, without
 // subdirectories), and Stdin. What cannot be read is left out and in the errors, each of which is an *Error; what is wrong
 // inside a file is in its documents.
-func ReadFiles(paths []string, stdin io.Reader) ([]File, []error) {
-	var files []File
+func ReadFiles(paths []string, stdin io.Reader) ([]File, []error) { return read(paths, stdin, false) }
+
+// ReadTrees is ReadFiles with the subdirectories of directories, and theirs. What is hidden, by a name that starts with a dot, is left
+// out, and so are subdirectories behind symbolic links. A file that several paths lead to is read once.
+func ReadTrees(paths []string, stdin io.Reader) ([]File, []error) { return read(paths, stdin, true) }
+
+func read(paths []string, stdin io.Reader, deep bool) ([]File, []error) {
+	var names []string
 	var errs []error
+	named := map[string]bool{} // and not only found in a directory
 	for _, path := range paths {
 		if path == Stdin {
-			file, err := readFrom(stdinName, stdin)
-			files, errs = collect(files, errs, file, err)
+			names, named[path] = append(names, path), true
 			continue
 		}
-		names, err := filesAt(path)
-		if err != nil {
-			errs = append(errs, err)
+		in := &finder{deep: deep}
+		in.find(path)
+		if !in.isDirectory {
+			named[filepath.Clean(path)] = true
 		}
-		for _, name := range names {
-			file, err := readFile(name)
-			files, errs = collect(files, errs, file, err)
-		}
+		names, errs = append(names, in.names...), append(errs, in.errs...)
 	}
-	return files, errs
+	if deep {
+		names = unique(names)
+	}
+	files, failures := make([]File, len(names)), make([]error, len(names))
+	group := errgroup.Group{}
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, name := range names {
+		group.Go(func() error {
+			if name == Stdin {
+				files[i], failures[i] = readFrom(stdinName, stdin)
+			} else {
+				files[i], failures[i] = readFile(name, !named[filepath.Clean(name)])
+			}
+			files[i].Found = !named[filepath.Clean(name)]
+			return nil
+		})
+	}
+	_ = group.Wait() // no function fails
+	var usable []File
+	for i := range files {
+		if failures[i] != nil {
+			errs = append(errs, failures[i])
+			continue
+		}
+		usable = append(usable, files[i])
+	}
+	return usable, errs
 }
 
-func collect(files []File, errs []error, file File, err error) ([]File, []error) {
-	if err != nil {
-		return files, append(errs, err)
-	}
-	return append(files, file), errs
+// unique leaves out paths that stand for a file that is named before.
+func unique(names []string) []string {
+	seen := map[string]bool{}
+	return slices.DeleteFunc(names, func(name string) bool {
+		clean := filepath.Clean(name)
+		again := seen[clean]
+		seen[clean] = true
+		return again
+	})
 }
 
-// filesAt returns the file at a path, or the manifests in the directory there.
-func filesAt(path string) ([]string, error) {
+// finder finds the manifests at a path.
+type finder struct {
+	deep        bool
+	isDirectory bool
+	names       []string
+	errs        []error
+}
+
+func (f *finder) find(path string) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, pathError(path, err)
+		f.errs = append(f.errs, pathError(path, err))
+		return
 	}
 	if !info.IsDir() {
-		return []string{path}, nil
+		f.names = []string{path}
+		return
 	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return nil, pathError(path, err)
+	f.isDirectory = true
+	f.directory(path)
+	if len(f.names) > 0 || len(f.errs) > 0 {
+		return
 	}
-	var names []string
-	for _, entry := range entries {
-		extensions := []string{".yaml", ".yml", ".json"}
-		if !entry.IsDir() && slices.Contains(extensions, strings.ToLower(filepath.Ext(entry.Name()))) {
-			names = append(names, filepath.Join(path, entry.Name()))
-		}
+	missing := "the directory has no file that ends in .yaml, .yml or .json"
+	if !f.deep {
+		missing += "; subdirectories are not looked into"
 	}
-	if len(names) == 0 {
-		return nil, &Error{File: path, Err: errors.New("the directory has no file that ends in .yaml, .yml or .json; " +
-			"subdirectories are not looked into")}
-	}
-	return names, nil
+	f.errs = append(f.errs, &Error{File: path, Err: errors.New(missing)})
 }
 
-func readFile(name string) (file File, err error) {
+// directory adds the manifests in a directory, and in its subdirectories if they are asked for.
+func (f *finder) directory(path string) {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		f.errs = append(f.errs, pathError(path, err))
+	}
+	for _, entry := range entries {
+		name := filepath.Join(path, entry.Name())
+		hidden := strings.HasPrefix(entry.Name(), ".")
+		switch {
+		case f.deep && hidden:
+		case entry.IsDir():
+			if f.deep {
+				f.directory(name)
+			}
+		case slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(filepath.Ext(name))):
+			if info, err := os.Stat(name); err == nil && info.IsDir() { // behind a symbolic link
+				continue
+			}
+			f.names = append(f.names, name)
+		}
+	}
+}
+
+// readFile reads a file. One that was found in a directory has to be regular: who names a pipe wants to wait for it.
+func readFile(name string, found bool) (file File, err error) {
+	if info, err := os.Stat(name); found && err == nil && !info.Mode().IsRegular() {
+		return File{}, &Error{File: name, Err: errors.New("this is not a regular file; remove it, or name it as an argument")}
+	}
 	opened, err := os.Open(name)
 	if err != nil {
 		return File{}, pathError(name, err)
@@ -141,16 +213,23 @@ func pathError(path string, err error) error {
 	return &Error{File: path, Err: err}
 }
 
-// Parse takes a file apart into documents. name is for messages. A document that cannot be used says so in its Err.
+// Parse takes a file apart into documents. name is for messages. A document that cannot be used says so in its Err; a file that is no
+// text is one such document.
 func Parse(name string, data []byte) File {
+	if at, err := checkText(data); err != nil {
+		return unusable(name, data, at, err)
+	}
 	file := File{Name: name}
-	line, number := 1, 1
+	line, indent, number := 1, 0, 1
 	chunks, isJSON := splitJSON(data)
 	if !isJSON {
 		chunks = splitYAML(data)
 	}
+	if len(chunks) > maxDocuments {
+		return unusable(name, data, Position{}, fmt.Errorf("the file has more than %d documents, which no file of manifests has", maxDocuments))
+	}
 	for _, chunk := range chunks {
-		document := &Document{File: name, Number: number, Line: line, Raw: chunk, isJSON: isJSON, offset: line - 1}
+		document := &Document{File: name, Number: number, Line: line, Raw: chunk, isJSON: isJSON, offset: line - 1, indent: indent}
 		document.parse()
 		if document.Empty() {
 			document.Number = 0
@@ -158,9 +237,28 @@ func Parse(name string, data []byte) File {
 			number++
 		}
 		file.Documents = append(file.Documents, document)
-		line += bytes.Count(chunk, []byte("\n"))
+		end := positionAt(chunk, len(chunk))
+		if end.Line > 1 {
+			indent = 0
+		}
+		line, indent = line+end.Line-1, indent+end.Column-1
 	}
 	return file
+}
+
+// unusable is a file of which nothing can be read.
+func unusable(name string, data []byte, at Position, err error) File {
+	document := &Document{File: name, Number: 1, Line: max(at.Line, 1), Raw: data}
+	document.Err = &Error{File: name, Document: 1, Line: at.Line, Column: at.Column, Err: err}
+	return File{Name: name, Documents: []*Document{document}}
+}
+
+// Path returns the name in its shortest form, so that two names of one path are equal.
+func (f *File) Path() string {
+	if absolute, err := filepath.Abs(f.Name); err == nil {
+		return absolute
+	}
+	return filepath.Clean(f.Name)
 }
 
 // Empty tells whether the file holds no document but comments and blanks.
@@ -173,7 +271,7 @@ func (f *File) Empty() bool {
 func splitYAML(data []byte) [][]byte {
 	var chunks [][]byte
 	start, begun := 0, false
-	for at := 0; at < len(data); {
+	for at := 0; at < len(data) && len(chunks) <= maxDocuments; { // more are refused
 		end := lineEnd(data, at)
 		line := data[at:end]
 		switch {

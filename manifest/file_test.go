@@ -97,47 +97,47 @@ func TestParseSaysWhatIsWrongAndWhere(t *testing.T) {
 		"a key that stands twice, in the second document": {
 			text: "kind: A\n---\nkind: B\nmetadata:\n  name: x\n  name: y\nkind: B\n",
 			want: []string{
-				`f.yaml:7 (document 2): the key "kind" is on line 3 already; remove one of them`,
-				`f.yaml:6 (document 2): the key "name" is on line 5 already; remove one of them`,
+				`f.yaml:7:1: the key "kind" is on line 3 already; remove one of them`,
+				`f.yaml:6:3: the key "name" is on line 5 already; remove one of them`,
 			},
 		},
 		"a key that stands twice in JSON": {
 			text: "{\n\"kind\": \"A\",\n\"kind\": \"B\"\n}",
-			want: []string{`f.yaml:3 (document 1): the key "kind" is on line 2 already; remove one of them`},
+			want: []string{`f.yaml:3:1: the key "kind" is on line 2 already; remove one of them`},
 		},
 		"a tab": {
 			text: "a: 1\n---\nkind: B\nspec:\n\tx: 1\n",
-			want: []string{"f.yaml:5 (document 2): this is not YAML that Kubernetes reads: found character that cannot start any token"},
+			want: []string{"f.yaml:5:1: this is not YAML that Kubernetes reads: found character that cannot start any token; indent by spaces, not by tabs"},
 		},
 		"a scalar": {
 			text: "hello\n",
-			want: []string{"f.yaml:1 (document 1): this is no Kubernetes object: write a mapping with apiVersion and kind"},
+			want: []string{"f.yaml:1:1: this is no Kubernetes object: write a mapping with apiVersion and kind"},
 		},
 		"a list": {
 			text: "\n- a\n",
-			want: []string{"f.yaml:2 (document 1): this is no Kubernetes object: write a mapping with apiVersion and kind"},
+			want: []string{"f.yaml:2:1: this is no Kubernetes object: write a mapping with apiVersion and kind"},
 		},
 		"bytes that are no text": {
 			text: "a: \x00\x01\n",
-			want: []string{"f.yaml:1 (document 1): this is not YAML that Kubernetes reads: control characters are not allowed"},
+			want: []string{"f.yaml:1:4: the file is binary: it has a byte 0 here"},
 		},
 		"another document behind an end marker": {
 			text: "kind: A\n...\nkind: B\n",
-			want: []string{`f.yaml:2 (document 1): another document follows "..."; start it with a line "---"`},
+			want: []string{`f.yaml:2: another document follows "..."; start it with a line "---"`},
 		},
 		"an alias to nothing": {
 			text: "kind: *a\n",
-			want: []string{"f.yaml:1 (document 1): this is not YAML that Kubernetes reads: unknown anchor 'a' referenced"},
+			want: []string{"f.yaml:1: this is not YAML that Kubernetes reads: unknown anchor 'a' referenced"},
 		},
 		"aliases that multiply": {
 			text: "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n" +
 				"d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n" +
 				"g: &g [*f,*f,*f,*f,*f,*f,*f,*f,*f]\n",
-			want: []string{"f.yaml:1 (document 1): this is not YAML that Kubernetes reads: document contains excessive aliasing"},
+			want: []string{"f.yaml:1:1: this is not YAML that Kubernetes reads: document contains excessive aliasing"},
 		},
 		"an anchor that holds itself": {
 			text: "a: &a\n  b: *a\n",
-			want: []string{"f.yaml:1 (document 1): this is not YAML that Kubernetes reads: anchor 'a' value contains itself"},
+			want: []string{"f.yaml:1:1: this is not YAML that Kubernetes reads: anchor 'a' value contains itself"},
 		},
 	}
 	for name, test := range tests {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 	sigsyaml "sigs.k8s.io/yaml"
@@ -54,7 +55,7 @@ func splitJSON(data []byte) (chunks [][]byte, ok bool) {
 
 // parseJSON returns JSON as a tree, with keys in their order, numbers as they are written, and lines.
 func parseJSON(data []byte) (*yaml.Node, error) {
-	p := jsonParser{data: data, decoder: json.NewDecoder(bytes.NewReader(data)), line: 1}
+	p := jsonParser{data: data, decoder: json.NewDecoder(bytes.NewReader(data)), line: 1, column: 1}
 	p.decoder.UseNumber()
 	return p.value()
 }
@@ -62,19 +63,38 @@ func parseJSON(data []byte) (*yaml.Node, error) {
 type jsonParser struct {
 	data    []byte
 	decoder *json.Decoder
-	counted int // bytes whose line breaks are in line
+	counted int // bytes that line and column are behind
 	line    int
+	column  int
+}
+
+// advance moves line and column to an offset.
+func (p *jsonParser) advance(to int) {
+	passed := p.data[p.counted:to]
+	if i := bytes.LastIndexByte(passed, '\n'); i >= 0 {
+		p.line += bytes.Count(passed, []byte("\n"))
+		p.column, passed = 1, passed[i+1:]
+	}
+	p.column += utf8.RuneCount(passed)
+	p.counted = to
+}
+
+// next moves to where the next token starts.
+func (p *jsonParser) next() {
+	at := int(p.decoder.InputOffset())
+	for at < len(p.data) && strings.IndexByte(" \t\r\n,:", p.data[at]) >= 0 {
+		at++
+	}
+	p.advance(at)
 }
 
 func (p *jsonParser) value() (*yaml.Node, error) {
+	p.next()
+	node := &yaml.Node{Kind: yaml.ScalarNode, Line: p.line, Column: p.column}
 	token, err := p.decoder.Token()
 	if err != nil {
 		return nil, fmt.Errorf("decode JSON: %w", err)
 	}
-	at := int(p.decoder.InputOffset())
-	p.line += bytes.Count(p.data[p.counted:at], []byte("\n"))
-	p.counted = at
-	node := &yaml.Node{Kind: yaml.ScalarNode, Line: p.line, Column: 1}
 	switch token := token.(type) {
 	case json.Delim:
 		return node, p.children(node, token)

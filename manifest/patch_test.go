@@ -166,7 +166,7 @@ func TestPatchRefusesWhatIsNoAddition(t *testing.T) {
 			if err == nil {
 				t.Fatalf("no error; text:\n%s", text)
 			}
-			if !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), "test.yaml:1 (document 1): ") {
+			if !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), "test.yaml:1:1: ") {
 				t.Errorf("error %q, want %q in it", err, test.want)
 			}
 		})

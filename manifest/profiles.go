@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/profiles"
 )
 
@@ -26,14 +27,14 @@ func LoadProfiles(compiler *profiles.Compiler, paths []string, namespace string)
 
 // ProfilesIn returns the profiles among the documents of files, and everything that is wrong with them.
 func ProfilesIn(compiler *profiles.Compiler, files []File, namespace string) ([]*profiles.Profile, []error) {
-	l := loader{compiler: compiler, namespace: namespace, seen: map[string]*Document{}}
+	l := loader{compiler: compiler, namespace: namespace, seen: map[string]Object{}}
 	for _, document := range documents(files) {
 		if document.Err != nil {
 			l.errs = append(l.errs, document.Err)
 			continue
 		}
-		for _, object := range objectsIn(document.Object) {
-			l.load(document, object)
+		for _, object := range document.Objects() {
+			l.load(&object)
 		}
 	}
 	return l.profiles, l.errs
@@ -42,30 +43,36 @@ func ProfilesIn(compiler *profiles.Compiler, files []File, namespace string) ([]
 type loader struct {
 	compiler  *profiles.Compiler
 	namespace string
-	seen      map[string]*Document
+	seen      map[string]Object
 	profiles  []*profiles.Profile
 	errs      []error
 }
 
-func (l *loader) load(document *Document, object map[string]any) {
-	metadata, ok := object["metadata"].(map[string]any)
-	if ok && object["kind"] == "PatternProfile" && metadata["namespace"] == nil {
-		metadata["namespace"] = l.namespace
-	}
-	profile, ok := l.compiler.Object(object)
+func (l *loader) load(object *Object) {
+	profile, ok := object.Profile(l.compiler, l.namespace)
 	if !ok {
 		return
 	}
 	if first, there := l.seen[profile.Scope()]; there {
-		l.errs = append(l.errs, document.Errorf(0, "%s is in %s on line %d already; remove one of them",
-			profile.Scope(), first.File, first.Line))
+		l.errs = append(l.errs, object.Document.ErrorAt(object.At(""), "%s is in %s on line %d already; remove one of them",
+			profile.Scope(), first.Document.File, first.At("").Line))
 		return
 	}
-	l.seen[profile.Scope()] = document
+	l.seen[profile.Scope()] = *object
 	for _, problem := range profile.Problems {
-		l.errs = append(l.errs, document.Errorf(0, "%s: %w", profile.Scope(), problem))
+		l.errs = append(l.errs, object.Document.ErrorAt(object.At(problem.Field), "%s: %w", profile.Scope(), problem))
 	}
 	l.profiles = append(l.profiles, profile)
+}
+
+// Profile compiles the object, which is changed: a PatternProfile that names no namespace is in the one given. It is false for an object
+// that is no profile.
+func (o *Object) Profile(compiler *profiles.Compiler, namespace string) (*profiles.Profile, bool) {
+	metadata, ok := o.Fields["metadata"].(map[string]any)
+	if ok && o.Fields["kind"] == "PatternProfile" && o.Fields["apiVersion"] == v1alpha1.GroupVersion.String() && metadata["namespace"] == nil {
+		metadata["namespace"] = namespace
+	}
+	return compiler.Object(o.Fields)
 }
 
 // Namespaces are namespaces by their names.
@@ -76,17 +83,18 @@ type Namespaces map[string]profiles.Namespace
 func NamespacesIn(files []File) Namespaces {
 	namespaces := Namespaces{}
 	for _, document := range documents(files) {
-		for _, object := range objectsIn(document.Object) {
-			if object["kind"] != "Namespace" || object["apiVersion"] != "v1" {
-				continue
-			}
-			metadata, _ := object["metadata"].(map[string]any)
-			if name, _ := metadata["name"].(string); name != "" {
-				namespaces.Set(name, stringMap(metadata["labels"]), stringMap(metadata["annotations"]))
+		for _, object := range document.Objects() {
+			if name := object.Metadata("name"); object.IsNamespace() && name != "" {
+				namespaces.Set(name, object.Strings("labels"), object.Strings("annotations"))
 			}
 		}
 	}
 	return namespaces
+}
+
+// IsNamespace tells whether the object is a Namespace.
+func (o *Object) IsNamespace() bool {
+	return o.Fields["kind"] == "Namespace" && o.Fields["apiVersion"] == "v1"
 }
 
 // Set gives a namespace labels, with the one that the API server gives each, and annotations.
@@ -113,20 +121,4 @@ func documents(files []File) []*Document {
 		all = append(all, files[i].Documents...)
 	}
 	return all
-}
-
-// objectsIn returns the object of a document, or the items of a List.
-func objectsIn(object map[string]any) []map[string]any {
-	kind, _ := object["kind"].(string)
-	items, ok := object["items"].([]any)
-	if !ok || !strings.HasSuffix(kind, "List") {
-		return []map[string]any{object}
-	}
-	var objects []map[string]any
-	for _, item := range items {
-		if object, ok := item.(map[string]any); ok {
-			objects = append(objects, objectsIn(object)...)
-		}
-	}
-	return objects
 }

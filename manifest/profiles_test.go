@@ -58,9 +58,9 @@ func TestLoadProfiles(t *testing.T) {
 				"b.yaml": "\n" + named("b"),
 			},
 			wantErr: []string{
-				`a.yaml:1 (document 1): ClusterPatternProfile a: spec.cacheAmbassador.protocol: Unsupported value: "X"`,
-				"a.yaml:6 (document 2): this is not YAML that Kubernetes reads: did not find expected node content",
-				"b.yaml:2 (document 1): ClusterPatternProfile b is in a.yaml on line 8 already; remove one of them",
+				`a.yaml:4:26: ClusterPatternProfile a: spec.cacheAmbassador.protocol: Unsupported value: "X"`,
+				"a.yaml:6: this is not YAML that Kubernetes reads: did not find expected node content",
+				"b.yaml:2:1: ClusterPatternProfile b is in a.yaml on line 8 already; remove one of them",
 			},
 		},
 		"no profile at all": {

@@ -2,15 +2,19 @@ package manifest
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
 	"strconv"
 	"strings"
 
 	"github.com/mattbaird/jsonpatch"
-	"go.yaml.in/yaml/v3"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	kjson "sigs.k8s.io/json"
+
+	"github.com/pillion-dev/pillion/profiles"
 )
 
 // Template is a Pod, or the Pod template of a workload, in a document.
@@ -21,52 +25,67 @@ type Template struct {
 	Path string
 	// Field is the template's path in the workload, for people: "spec.template"; "" for a Pod.
 	Field string
-	// Line is the line of the file on which the template starts.
-	Line int
+	// Own is the JSON pointer of the workload: "", or that of an item of a List.
+	Own string
+	// Position is where the template starts in the file, and Line is the line of that.
+	Position Position
+	Line     int
 
 	// Kind, Name and Namespace are the workload's. The namespace is empty if the manifest leaves it to kubectl.
 	Kind, Name, Namespace string
-	// Annotations are the workload's own; nil for a Pod, whose template it is itself.
-	Annotations map[string]string
+	// Annotations and Labels are the workload's own; nil for a Pod, whose template it is itself.
+	Annotations, Labels map[string]string
 
 	object map[string]any // the template
 }
 
-// templatePaths tells where the Pod template of a kind is.
-func templatePaths() map[schema.GroupKind]string {
-	return map[schema.GroupKind]string{
-		{Kind: "Pod"}:                        "",
-		{Kind: "PodTemplate"}:                "/template",
-		{Kind: "ReplicationController"}:      "/spec/template",
-		{Group: "apps", Kind: "Deployment"}:  "/spec/template",
-		{Group: "apps", Kind: "StatefulSet"}: "/spec/template",
-		{Group: "apps", Kind: "DaemonSet"}:   "/spec/template",
-		{Group: "apps", Kind: "ReplicaSet"}:  "/spec/template",
-		{Group: "batch", Kind: "Job"}:        "/spec/template",
-		{Group: "batch", Kind: "CronJob"}:    "/spec/jobTemplate/spec/template",
-	}
+// templatePaths are where the Pod template of a kind is.
+var templatePaths = map[schema.GroupKind]string{
+	{Kind: "Pod"}:                        "",
+	{Kind: "PodTemplate"}:                "/template",
+	{Kind: "ReplicationController"}:      "/spec/template",
+	{Group: "apps", Kind: "Deployment"}:  "/spec/template",
+	{Group: "apps", Kind: "StatefulSet"}: "/spec/template",
+	{Group: "apps", Kind: "DaemonSet"}:   "/spec/template",
+	{Group: "apps", Kind: "ReplicaSet"}:  "/spec/template",
+	{Group: "batch", Kind: "Job"}:        "/spec/template",
+	{Group: "batch", Kind: "CronJob"}:    "/spec/jobTemplate/spec/template",
 }
 
 // Templates returns the Pod templates of a document: one for a workload, one for each workload of a List, none for other kinds.
-// A workload without a template is an error.
+// A workload without a template is an error, beside the templates of the others.
 func (d *Document) Templates() ([]Template, error) {
-	if d.Object == nil {
-		return nil, nil
+	var all []Template
+	var errs []error
+	for _, object := range d.Objects() {
+		template, err := object.Template()
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case template != nil:
+			all = append(all, *template)
+		}
 	}
-	return d.templatesAt(d.Object, "")
+	return all, errors.Join(errs...)
 }
 
-func (d *Document) templatesAt(object map[string]any, at string) ([]Template, error) {
+// IsWorkload tells whether the object is of a kind that has a Pod template, or a Pod.
+func (o *Object) IsWorkload() bool {
+	group, kind := o.GroupKind()
+	_, ok := templatePaths[schema.GroupKind{Group: group, Kind: kind}]
+	return ok
+}
+
+// Template returns the Pod template of a workload, nil for other kinds. A workload without one is an error.
+func (o *Object) Template() (*Template, error) {
+	d, object, at := o.Document, o.Fields, o.Pointer
 	group, kind := groupKind(object)
-	if items, ok := object["items"].([]any); ok && strings.HasSuffix(kind, "List") {
-		return d.templatesOf(items, strings.TrimSuffix(kind, "List"), object["apiVersion"], at)
-	}
-	path, ok := templatePaths()[schema.GroupKind{Group: group, Kind: kind}]
+	path, ok := templatePaths[schema.GroupKind{Group: group, Kind: kind}]
 	if !ok {
 		return nil, nil
 	}
 	field := strings.ReplaceAll(strings.TrimPrefix(path, "/"), "/", ".")
-	template := Template{Document: d, Path: at + path, Field: field, Kind: kind}
+	template := Template{Document: d, Path: at + path, Own: at, Field: field, Kind: kind}
 	metadata, _ := object["metadata"].(map[string]any)
 	template.Name, _ = metadata["name"].(string)
 	if template.Name == "" {
@@ -74,35 +93,35 @@ func (d *Document) templatesAt(object map[string]any, at string) ([]Template, er
 	}
 	template.Namespace, _ = metadata["namespace"].(string)
 	if kind != "Pod" {
-		template.Annotations = stringMap(metadata["annotations"])
+		template.Annotations, template.Labels = stringMap(metadata["annotations"]), stringMap(metadata["labels"])
 	}
-	template.Line = d.lineOf(template.Path)
 	template.object, ok = lookUp(object, path).(map[string]any)
+	template.Position = d.Position(template.Path)
+	template.Line = template.Position.Line
 	if _, hasSpec := template.object["spec"].(map[string]any); !ok || !hasSpec {
-		return nil, d.Errorf(template.Line, "%s has no %s, which is where its containers stand",
+		return nil, d.ErrorAt(template.Position, "%s has no %s, which is where its containers stand",
 			template.Workload(), strings.TrimPrefix(template.Field+".spec", "."))
 	}
-	return []Template{template}, nil
+	return &template, nil
 }
 
-// templatesOf returns the templates of a list's items. The items of a typed list (PodList) may leave out their kind.
-func (d *Document) templatesOf(items []any, kind string, apiVersion any, at string) ([]Template, error) {
-	var all []Template
-	for i, item := range items {
-		object, ok := item.(map[string]any)
-		if !ok {
-			continue
-		}
-		if _, hasKind := object["kind"]; !hasKind && kind != "" {
-			object["kind"], object["apiVersion"] = kind, apiVersion
-		}
-		templates, err := d.templatesAt(object, at+"/items/"+strconv.Itoa(i))
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, templates...)
+// Misplaced tells of what asks for profiles where nothing reads it. pod is the Pod that the template makes.
+func (t *Template) Misplaced(pod *corev1.Pod) []string {
+	if t.Kind == "Pod" {
+		return profiles.Misplaced(nil, &pod.ObjectMeta, "")
 	}
-	return all, nil
+	return profiles.Misplaced(&metav1.ObjectMeta{Annotations: t.Annotations, Labels: t.Labels}, &pod.ObjectMeta, t.Field)
+}
+
+// At returns where a field of the template stands, by its path there ("spec.containers[0]"), or what of the way to it there is.
+func (t *Template) At(path string) Position { return t.Document.FieldPosition(t.Path, path) }
+
+// OwnAt is At for a field of the workload itself.
+func (t *Template) OwnAt(path string) Position { return t.Document.FieldPosition(t.Own, path) }
+
+// ErrorAt returns an *Error about the workload, at a place in its document.
+func (t *Template) ErrorAt(at Position, format string, args ...any) error {
+	return t.Document.ErrorAt(at, "%s: %w", t.Workload(), fmt.Errorf(format, args...))
 }
 
 // Workload names the workload for people: "Deployment shop".
@@ -122,7 +141,7 @@ func (t *Template) Raw() ([]byte, error) {
 	}
 	encoded, err := json.Marshal(pod)
 	if err != nil {
-		return nil, t.Document.Errorf(t.Line, "encode the Pod template of %s: %w", t.Workload(), err)
+		return nil, t.Document.ErrorAt(t.Position, "encode the Pod template of %s: %w", t.Workload(), err)
 	}
 	return encoded, nil
 }
@@ -135,7 +154,7 @@ func (t *Template) Pod() (*corev1.Pod, error) {
 	}
 	pod := &corev1.Pod{}
 	if err := kjson.UnmarshalCaseSensitivePreserveInts(encoded, pod); err != nil {
-		return nil, t.Document.Errorf(t.Line, "the Pod template of %s is not valid: %w", t.Workload(), err)
+		return nil, t.typeError(err)
 	}
 	return pod, nil
 }
@@ -189,36 +208,10 @@ func stringMap(value any) map[string]string {
 	return strs
 }
 
-// lineOf returns the line of the file on which a value of the document stands, or as much of the way to it as there is.
-func (d *Document) lineOf(pointer string) int {
-	at, line := d.root, d.root.Line
-	for _, token := range splitPointer(pointer) {
-		key, value := child(at, token)
-		if value == nil {
-			break
-		}
-		at, line = value, key.Line
-	}
-	return line + d.offset
-}
-
-// child returns the value of a mapping's key, or the item of a sequence, and the node that it starts with; nil if there is none.
-func child(node *yaml.Node, token string) (start, value *yaml.Node) {
-	switch node.Kind {
-	case yaml.AliasNode:
-		return child(node.Alias, token)
-	case yaml.MappingNode:
-		for i := 0; i+1 < len(node.Content); i += 2 {
-			if node.Content[i].Value == token {
-				return node.Content[i], node.Content[i+1]
-			}
-		}
-	case yaml.SequenceNode:
-		if i, err := strconv.Atoi(token); err == nil && i >= 0 && i < len(node.Content) {
-			return node.Content[i], node.Content[i]
-		}
-	}
-	return nil, nil
+// index reads a reference token as an index of a list.
+func index(token string) (int, bool) {
+	i, err := strconv.Atoi(token)
+	return i, err == nil && i >= 0
 }
 
 // splitPointer returns the reference tokens of a JSON pointer (RFC 6901).

@@ -52,11 +52,11 @@ func TestTemplates(t *testing.T) {
 		"an object without a kind": {text: "resources: [a.yaml]\n"},
 		"a workload without a template": {
 			text:    "apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: d}\nspec: {}\n",
-			wantErr: "test.yaml:4 (document 1): DaemonSet d has no spec.template.spec, which is where its containers stand",
+			wantErr: "test.yaml:4:1: DaemonSet d has no spec.template.spec, which is where its containers stand",
 		},
 		"a Pod whose spec is no object": {
 			text:    "apiVersion: v1\nkind: Pod\nspec: [1]\n",
-			wantErr: "test.yaml:1 (document 1): Pod has no spec, which is where its containers stand",
+			wantErr: "test.yaml:1:1: Pod has no spec, which is where its containers stand",
 		},
 	}
 	for name, test := range tests {

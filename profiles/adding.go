@@ -296,8 +296,10 @@ func (d *decider) unsuited(c *candidate, what *added, request injectors.Request)
 	return problems
 }
 
-// fitted returns what a candidate adds, with other ports if its own are taken and the profile says to pick.
+// fitted returns what a candidate adds, with other ports if its own are taken and the profile says to pick. Its outcome knows what was
+// picked.
 func (d *decider) fitted(taken injectors.Taken, c *candidate, applied map[string]*candidate) (*added, injectors.Request) {
+	c.outcome.picked = nil
 	what := d.added(c, applied)
 	request := d.input(c, applied)
 	if c.profile.onPortConflict != v1alpha1.PortConflictPick || len(what.problems) > 0 || !portsTaken(taken, &what.fragment) {
@@ -321,6 +323,7 @@ func (d *decider) fitted(taken injectors.Taken, c *candidate, applied map[string
 		}
 		picked.pattern, picked.configuration = pattern, configuration(c.profile.injector, pattern)
 	}
+	c.outcome.picked = &picked.effectiveSpec
 	return d.build(&picked, applied), d.input(&picked, applied)
 }
 

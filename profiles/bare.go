@@ -14,16 +14,22 @@ import (
 	"github.com/pillion-dev/pillion/weave"
 )
 
-// withoutReserved returns the Pod without the containers, volumes and label that Pillion added earlier, so that weaving twice
-// sees what weaving once saw. It is the Pod itself if there are none.
+// withoutReserved returns the Pod without the containers, volumes and labels that Pillion added earlier, and without what tells that
+// something was left out, so that weaving twice sees what weaving once saw. It is the Pod itself if there are none.
 func withoutReserved(pod *corev1.Pod) *corev1.Pod {
 	isReserved := func(c corev1.Container) bool { return v1alpha1.IsReservedName(c.Name) }
-	if !isWoven(pod) && !slices.ContainsFunc(pod.Spec.InitContainers, isReserved) && !slices.ContainsFunc(pod.Spec.Containers, isReserved) {
+	_, labeled := pod.Labels[v1alpha1.SkippedKey]
+	_, annotated := pod.Annotations[v1alpha1.SkippedKey]
+	if !labeled && !annotated && !isWoven(pod) && !slices.ContainsFunc(pod.Spec.InitContainers, isReserved) &&
+		!slices.ContainsFunc(pod.Spec.Containers, isReserved) {
 		return pod
 	}
 	bare := *pod
-	bare.Labels = maps.Clone(pod.Labels)
-	delete(bare.Labels, v1alpha1.InjectedKey)
+	bare.Labels = withoutMarkLabels(pod.Labels)
+	if annotated {
+		bare.Annotations = maps.Clone(pod.Annotations)
+		delete(bare.Annotations, v1alpha1.SkippedKey)
+	}
 	bare.Spec.InitContainers = slices.DeleteFunc(slices.Clone(pod.Spec.InitContainers), isReserved)
 	bare.Spec.Containers = slices.DeleteFunc(slices.Clone(pod.Spec.Containers), isReserved)
 	bare.Spec.Volumes = slices.DeleteFunc(slices.Clone(pod.Spec.Volumes), func(v corev1.Volume) bool {
@@ -32,10 +38,18 @@ func withoutReserved(pod *corev1.Pod) *corev1.Pod {
 	return &bare
 }
 
-// withoutMarks takes the annotations and the label off a Pod that tell what was woven into it. Its maps are replaced.
+// withoutMarkLabels returns a copy of a Pod's labels without those that tell what became of it.
+func withoutMarkLabels(labels map[string]string) map[string]string {
+	labels = maps.Clone(labels)
+	delete(labels, v1alpha1.InjectedKey)
+	delete(labels, v1alpha1.SkippedKey)
+	return labels
+}
+
+// withoutMarks takes the annotations and the labels off a Pod that tell what was woven into it and what was left out. Its maps are
+// replaced.
 func withoutMarks(pod *corev1.Pod) {
-	pod.Labels = maps.Clone(pod.Labels)
-	delete(pod.Labels, v1alpha1.InjectedKey)
+	pod.Labels = withoutMarkLabels(pod.Labels)
 	pod.Annotations = maps.Clone(pod.Annotations)
 	maps.DeleteFunc(pod.Annotations, func(key, _ string) bool {
 		return isInjectedKey(key) || key == v1alpha1.SkippedKey || strings.HasPrefix(key, v1alpha1.ConfigKeyPrefix)

@@ -70,14 +70,7 @@ func (r Request) decide(snapshot *Snapshot, shared *shared) Decision {
 	if isExempt(snapshot, r.Namespace, r.Pod) {
 		return Decision{Allowed: true, woven: r.Pod}
 	}
-	d := decider{
-		snapshot: snapshot, request: &r, namespace: r.Namespace, pod: r.Pod, bare: withoutReserved(r.Pod), shared: shared,
-	}
-	d.matched = snapshot.matched(r.Namespace, d.bare.Labels)
-	d.options = snapshot.options.Weave
-	d.options.IsOurs, d.options.MayPrecede = d.isOurs, d.mayPrecede
-	d.hardening = injectors.HardeningFor(d.bare)
-	d.overrides, d.inherited = overridesOf(d.pod.Annotations, ""), overridesOf(d.namespace.Annotations, d.namespace.Name)
+	d := r.deciderFor(snapshot, shared)
 	d.choose()
 	d.resolve()
 	d.order = d.ordered()
@@ -85,6 +78,19 @@ func (r Request) decide(snapshot *Snapshot, shared *shared) Decision {
 		return d.verify()
 	}
 	return d.decide()
+}
+
+// deciderFor returns what decides about the Pod as it is, before it has looked for profiles.
+func (r Request) deciderFor(snapshot *Snapshot, shared *shared) *decider {
+	d := &decider{
+		snapshot: snapshot, request: &r, namespace: r.Namespace, pod: r.Pod, bare: withoutReserved(r.Pod), shared: shared,
+	}
+	d.matched = snapshot.matched(r.Namespace, d.bare.Labels)
+	d.options = snapshot.options.Weave
+	d.options.IsOurs, d.options.MayPrecede = d.isOurs, d.mayPrecede
+	d.hardening = injectors.HardeningFor(d.bare)
+	d.overrides, d.inherited = overridesOf(d.pod.Annotations, ""), overridesOf(d.namespace.Annotations, d.namespace.Name)
+	return d
 }
 
 // isExempt tells whether a Pod is never touched: one that stands for a kubelet's static Pod, or one in an excluded namespace.
@@ -243,9 +249,11 @@ func (d *decider) decide() Decision {
 	if decision.Allowed && !d.finish(&decision, weaver, ordered) {
 		return d.decide()
 	}
-	for i := range outcomes {
-		if warning := outcomes[i].warning(); warning != "" {
-			decision.Warnings = append(decision.Warnings, warning)
+	for _, leftOut := range []bool{true, false} { // what was left out is told first: the rest may be cut off
+		for i := range outcomes {
+			if warning := outcomes[i].warning(); warning != "" && leftOut == (outcomes[i].Result == Rejected) {
+				decision.Warnings = append(decision.Warnings, warning)
+			}
 		}
 	}
 	decision.Warnings = capped(append(decision.Warnings, d.warnings...))
@@ -276,7 +284,7 @@ func (d *decider) finish(decision *Decision, weaver *weave.Weaver, ordered []*ca
 			decision.woven, decision.Patch = woven, patch
 			return true
 		}
-		delete(told.Annotations, v1alpha1.SkippedKey) // what was left out is told by a warning, too
+		dropSkipped(told) // what was left out is told by a warning, too
 	}
 	problem := weave.Problem{Reason: ReasonPodTooLarge, Message: fmt.Sprintf(
 		"the Pod's annotations would hold %d bytes with the configuration that profiles add; the API server takes at most %d: "+

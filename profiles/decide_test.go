@@ -67,6 +67,9 @@ func TestWhatCannotBeWovenIsRefusedOrLeftOutAsItsPolicySays(t *testing.T) {
 			if diff := cmp.Diff(test.skipped, decision.Pod().Annotations[v1alpha1.SkippedKey]); diff != "" {
 				t.Error(diff)
 			}
+			if got := decision.Pod().Labels[v1alpha1.SkippedKey] == "true"; got != (test.skipped != "") {
+				t.Errorf("the label that the controller finds skipped Pods by: %t", got)
+			}
 			if test.allowed != (len(decision.Warnings) == 1) {
 				t.Errorf("warnings: %q", decision.Warnings)
 			}
@@ -74,6 +77,29 @@ func TestWhatCannotBeWovenIsRefusedOrLeftOutAsItsPolicySays(t *testing.T) {
 				t.Error("a Pod into which nothing was woven is marked as injected")
 			}
 		})
+	}
+}
+
+func TestWhatTellsThatAProfileWasLeftOutIsSeenByNoSelectorAndNoExpression(t *testing.T) {
+	snapshot := snapshotOf(t,
+		cluster("broken", `gitSync: {repo: "https://git.example.com/site.git", mountPath: /srv/site, containers: [nosuch]}, match: {}`),
+		cluster("plain", memcached+`, match: {podSelector: {matchExpressions: [{key: pillion.dev/skipped, operator: DoesNotExist}]},
+		  conditions: [{name: bare, expression: "object.metadata.?labels.orValue({}).size() == 0 && `+
+			`object.metadata.?annotations.orValue({}).size() == 0"}]}`),
+		cluster("other", statsd+`, match: {podSelector: {matchLabels: {pillion.dev/skipped: "true"}}}`),
+	)
+	first := profiles.Decide(snapshot, web(), podOf(t, `{}`, appOnly))
+	want := []string{"broken Match Rejected ContainerNotFound", "plain Match Applied Applied"}
+	if diff := cmp.Diff(want, outcomes(&first)); diff != "" {
+		t.Error(diff)
+	}
+	left := podOf(t, `{labels: {pillion.dev/skipped: "true"}, annotations: {pillion.dev/skipped: "{}"}}`, appOnly)
+	again := profiles.Decide(snapshot, web(), left)
+	if diff := cmp.Diff(want, outcomes(&again)); diff != "" {
+		t.Error(diff)
+	}
+	if again.Pod().Annotations[v1alpha1.SkippedKey] != "{}" {
+		t.Error("an annotation that is there is replaced")
 	}
 }
 

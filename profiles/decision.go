@@ -48,6 +48,8 @@ type Outcome struct {
 	enforced bool
 	// profileRevision is the profile's own where the Pod changed the effective spec.
 	profileRevision string
+	// picked is the effective spec with the ports that were picked because its own were taken; nil if none were.
+	picked *effectiveSpec
 }
 
 // denies tells whether the Pod is refused because of this outcome: what was asked for cannot be done, or what policy insists on. Of a
@@ -114,13 +116,22 @@ func (d Decision) then(next Decision) Decision {
 // Pod returns the woven Pod, or the Pod of the request if nothing is to be done. It is the caller's own.
 func (d *Decision) Pod() *corev1.Pod { return d.woven.DeepCopy() }
 
+// Denying returns the outcomes for which the Pod is refused; none if it is allowed.
+func (d *Decision) Denying() []Outcome {
+	var denying []Outcome
+	for i := range d.Outcomes {
+		if d.Outcomes[i].denies() {
+			denying = append(denying, d.Outcomes[i])
+		}
+	}
+	return denying
+}
+
 // Denial says every reason for which the Pod is refused, and how to mend it. It is empty if the Pod is allowed.
 func (d *Decision) Denial() string {
 	var messages []string
-	for i := range d.Outcomes {
-		if d.Outcomes[i].denies() {
-			messages = append(messages, fmt.Sprintf("%s (%s)", d.Outcomes[i].Message, d.Outcomes[i].Reason))
-		}
+	for _, outcome := range d.Denying() {
+		messages = append(messages, fmt.Sprintf("%s (%s)", outcome.Message, outcome.Reason))
 	}
 	switch len(messages) {
 	case 0:
@@ -155,15 +166,22 @@ func marks(pod *corev1.Pod, outcomes []Outcome) weave.Marks {
 		case Skipped:
 		}
 	}
-	m := weave.Marks{Annotations: map[string]string{}}
+	m := weave.Marks{Annotations: map[string]string{}, Labels: map[string]string{}}
 	if len(injected) > 0 {
 		m.Annotations[freeKey(pod, v1alpha1.InjectedKey)] = encode(injected)
-		m.Labels = map[string]string{v1alpha1.InjectedKey: "true"}
+		m.Labels[v1alpha1.InjectedKey] = "true"
 	}
 	if len(skipped) > 0 {
 		m.Annotations[v1alpha1.SkippedKey] = encode(skipped)
+		m.Labels[v1alpha1.SkippedKey] = "true"
 	}
 	return m
+}
+
+// dropSkipped takes from marks what tells of what was left out.
+func dropSkipped(m weave.Marks) {
+	delete(m.Annotations, v1alpha1.SkippedKey)
+	delete(m.Labels, v1alpha1.SkippedKey)
 }
 
 // freeKey returns an annotation key that the Pod does not have: key itself, or with the suffix ".2", ".3" and so on.

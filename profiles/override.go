@@ -56,9 +56,8 @@ func (p *Profile) effective(overrides []override) (effectiveSpec, []weave.Proble
 	if len(problems) > 0 {
 		return effectiveSpec{}, problems
 	}
-	encoded, _ := json.Marshal(document)
 	return effectiveSpec{
-		pattern: pattern, revision: revision(p.injector.Field, encoded), configuration: configuration(p.injector, pattern),
+		pattern: pattern, revision: revision(p.injector.Field, canonicalJSON(p.injector.Field, pattern)), configuration: configuration(p.injector, pattern),
 	}, nil
 }
 

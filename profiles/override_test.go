@@ -8,7 +8,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
 
+	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/profiles"
 	"github.com/pillion-dev/pillion/weave"
 )
@@ -381,5 +383,35 @@ func TestANamespaceOverridesParametersOfACustomProfile(t *testing.T) {
 	}
 	if env := decision.Pod().Spec.Containers[0].Env; len(env) != 1 || env[0].Value != "prod.example.com" {
 		t.Errorf("got %v", env)
+	}
+}
+
+func TestARevisionIsTheSameHoweverAValueIsWritten(t *testing.T) {
+	tests := map[string]struct{ one, another string }{
+		"a duration":           {"gitSync: {repo: https://git.example.com/a, mountPath: /srv, period: 120s}", "gitSync: {repo: https://git.example.com/a, mountPath: /srv, period: 2m}"},
+		"a quantity":           {"cacheAmbassador: {protocol: Memcached, local: {memory: 1024Mi}}", "cacheAmbassador: {protocol: Memcached, local: {memory: 1Gi}}"},
+		"a default":            {"gitSync: {repo: https://git.example.com/a, mountPath: /srv, syncTimeout: 2m}", "gitSync: {repo: https://git.example.com/a, mountPath: /srv}"},
+		"the order of fields":  {"gitSync: {mountPath: /srv, repo: https://git.example.com/a}", "gitSync: {repo: https://git.example.com/a, mountPath: /srv}"},
+		"a template of custom": {"custom: {template: {labels: {b: c, a: b}}}", "custom: {template: {labels: {a: b, b: c}}}"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			one := snapshotRevision(t, "site", test.one)
+			if another := snapshotRevision(t, "site", test.another); one != another {
+				t.Errorf("%s and %s", one, another)
+			}
+			// The API server has what typed clients made of it.
+			stored := &v1alpha1.ClusterPatternProfile{}
+			if err := yaml.Unmarshal([]byte("metadata: {name: site}\nspec: {"+test.one+"}\n"), stored); err != nil {
+				t.Fatal(err)
+			}
+			compiler, err := profiles.NewCompiler()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if compiled := compiler.Cluster(stored); compiled.Revision != one {
+				t.Errorf("%s in a file, and %s in the API server: %v", one, compiled.Revision, compiled.Problems)
+			}
+		})
 	}
 }

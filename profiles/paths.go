@@ -1,5 +1,7 @@
 package profiles
 
+import "strings"
+
 // The paths at which the API server calls the webhook: one for each entry of the webhook configuration. Every call decides all that
 // applies to the Pod; the path says why we were called, so that the webhook notices when its memory is behind.
 const (
@@ -16,6 +18,16 @@ const (
 	PathEnforce = "/inject/enforce/"
 	// PathVerify, followed by a hash, is that of the same Pods as they are to be stored.
 	PathVerify = "/verify/enforce/"
+	// PathWorkloads, followed by what follows pathInject in one of those above, is that of workloads whose Pods would be sent there.
+	PathWorkloads = "/workloads/"
 	// PathProfiles is that of profiles that are written.
 	PathProfiles = "/validate/profiles"
+
+	pathInject = "/inject/"
 )
+
+// WorkloadsPath returns the path of the workloads whose Pods are sent to path.
+func WorkloadsPath(path string) string { return PathWorkloads + strings.TrimPrefix(path, pathInject) }
+
+// PodsPath returns the path to which the Pods of the workloads are sent that are sent to path.
+func PodsPath(path string) string { return pathInject + strings.TrimPrefix(path, PathWorkloads) }

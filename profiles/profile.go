@@ -360,10 +360,10 @@ func (c *Compiler) applyPatterns(document map[string]any) field.ErrorList {
 func (c *Compiler) complete(profile *Profile, spec *v1alpha1.ClusterPatternProfileSpec, document map[string]any) {
 	path := field.NewPath("spec")
 	for _, injector := range c.injectors {
-		if pattern, ok := document[injector.Field]; ok {
+		if _, ok := document[injector.Field]; ok {
 			profile.injector, profile.schema = injector, c.patterns[injector.Field]
 			profile.Kind = injector.Kind
-			profile.document, _ = json.Marshal(pattern)
+			profile.document = canonicalJSON(injector.Field, &spec.Pattern)
 		}
 	}
 	profile.Revision = revision(profile.injector.Field, profile.document)
@@ -480,6 +480,16 @@ func requirements(s labels.Selector) labels.Requirements {
 	}
 	r, _ := s.Requirements()
 	return r
+}
+
+// canonicalJSON returns the field of a pattern as JSON that is the same however a manifest writes its values: 120s as 2m0s, and 1024Mi as
+// 1Gi. So a revision is the same in a file, in the API server and after an override that says what was said before.
+func canonicalJSON(field string, pattern *v1alpha1.Pattern) []byte {
+	encoded, _ := json.Marshal(pattern) // it was decoded from JSON
+	fields := map[string]any{}
+	_ = utiljson.Unmarshal(encoded, &fields)
+	canonical, _ := json.Marshal(fields[field])
+	return canonical
 }
 
 // revision is a hash of an effective spec, short enough to be read and compared by people.

@@ -40,3 +40,29 @@ const (
 	// resources (spec.resources) allow.
 	ReasonPodResourcesExceeded weave.Reason = "PodResourcesExceeded"
 )
+
+// The reasons for which a profile is not considered for a Pod. Only explanations have them (see Explain): no Pod is refused for one, and
+// no metric counts them.
+const (
+	// ReasonNotRequested says that neither the Pod nor its namespace asks for the profile, which has no match either.
+	ReasonNotRequested weave.Reason = "NotRequested"
+	// ReasonSelectorNotMatched says that a selector of the profile's match does not select the Pod or its namespace.
+	ReasonSelectorNotMatched weave.Reason = "SelectorNotMatched"
+	// ReasonDeclined says that the Pod or its namespace declines by "none" what would apply.
+	ReasonDeclined weave.Reason = "Declined"
+	// ReasonLabelReplaced says that the namespace's label asks for the profile, and that the Pod's annotation stands in its place.
+	ReasonLabelReplaced weave.Reason = "LabelReplaced"
+	// ReasonShadowed says that a PatternProfile of the same name is what Pods of its namespace get.
+	ReasonShadowed weave.Reason = "Shadowed"
+	// ReasonWovenBefore says that the Pod was woven already: match chooses nothing more for it, unless it enforces.
+	ReasonWovenBefore weave.Reason = "WovenBefore"
+	// ReasonBeingDeleted says that the profile is being deleted, so that its match chooses nobody any more.
+	ReasonBeingDeleted weave.Reason = "BeingDeleted"
+	// ReasonNamespaceNotAllowed says that the profile's allowedNamespaces does not select the namespace. Only who reads the profile
+	// itself is told; everybody else hears ProfileNotAvailable.
+	ReasonNamespaceNotAllowed weave.Reason = "NamespaceNotAllowed"
+	// ReasonNamespaceExcluded says that Pillion never touches the Pods of the namespace.
+	ReasonNamespaceExcluded weave.Reason = "NamespaceExcluded"
+	// ReasonMirrorPod says that the Pod stands for a static Pod of a kubelet, which no webhook can change.
+	ReasonMirrorPod weave.Reason = "MirrorPod"
+)

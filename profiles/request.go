@@ -23,6 +23,25 @@ type Request struct {
 	Final bool
 }
 
+// ControllerUser returns who creates the Pods of a workload of a kind: the ServiceAccount of its controller in kube-controller-manager.
+// Of a Pod that nothing creates for its author it is nobody in particular. Names are those of Kubernetes'
+// pkg/controlplane/controller (cmd/kube-controller-manager/names).
+func ControllerUser(kind string) authenticationv1.UserInfo {
+	names := map[string]string{
+		"Deployment": "replicaset-controller", "ReplicaSet": "replicaset-controller", "StatefulSet": "statefulset-controller",
+		"DaemonSet": "daemon-set-controller", "Job": "job-controller", "CronJob": "job-controller",
+		"ReplicationController": "replication-controller",
+	}
+	name, ok := names[kind]
+	if !ok {
+		return authenticationv1.UserInfo{}
+	}
+	return authenticationv1.UserInfo{
+		Username: "system:serviceaccount:kube-system:" + name,
+		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"},
+	}
+}
+
 // Decide decides about a Pod of a namespace of which no more is known than they are.
 func Decide(snapshot *Snapshot, namespace Namespace, pod *corev1.Pod) Decision {
 	return Request{Namespace: namespace, Pod: pod}.Decide(snapshot)

@@ -42,6 +42,8 @@ type informed struct {
 	options  profiles.Options
 
 	snapshot atomic.Pointer[profiles.Snapshot]
+	rebuilt  atomic.Int64 // when, in nanoseconds since 1970
+	contact  *contact
 	unknown  *utilcache.LRUExpireCache
 
 	namespaces sync.Map // profiles.Namespace by name
@@ -113,6 +115,7 @@ func newMemory(options profiles.Options) (*informed, error) {
 	}
 	c := &informed{
 		compiler: compiler, options: options,
+		contact:  newContact("clusterpatternprofiles", "patternprofiles", "namespaces"),
 		unknown:  utilcache.NewLRUExpireCache(unknownNames),
 		compiled: map[profileKey]*compiledProfile{},
 		changed:  make(chan struct{}, 1),
@@ -137,7 +140,9 @@ func newInformed(restConfig *rest.Config, options RunOptions) (*informed, error)
 		FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, options.CertificateSecret),
 	}}}
 	configuration := cache.ByObject{Field: fields.OneTermEqualSelector(metav1.ObjectNameField, options.WebhookConfiguration)}
-	cluster.cache, err = cache.New(restConfig, cache.Options{
+	followed := rest.CopyConfig(restConfig)
+	followed.Wrap(cluster.contact.wrap)
+	cluster.cache, err = cache.New(followed, cache.Options{
 		Scheme:                       scheme,
 		DefaultTransform:             cluster.keep,
 		DefaultUnsafeDisableDeepCopy: new(true), // readers neither change nor keep what they get
@@ -275,7 +280,11 @@ func (c *informed) rebuild() {
 	}
 	c.mu.Unlock()
 	c.snapshot.Store(profiles.NewSnapshot(c.options, all))
+	c.rebuilt.Store(time.Now().UnixNano())
 }
+
+// lastChange returns when the profiles in memory last changed.
+func (c *informed) lastChange() time.Time { return time.Unix(0, c.rebuilt.Load()) }
 
 // put takes a profile or namespace that was added or changed.
 func (c *informed) put(object any) {

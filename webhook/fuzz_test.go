@@ -216,3 +216,43 @@ func FuzzProfileReview(f *testing.F) {
 		}
 	})
 }
+
+// FuzzWorkload sends any bytes as a workload: it is never refused or changed, and never answered with a fault of ours.
+func FuzzWorkload(f *testing.F) {
+	const template = `{"template":{"metadata":{"labels":{"app":"web"},"annotations":{"pillion.dev/inject":"site,nosuch"}},` +
+		`"spec":{"containers":[{"name":"app"}]}}}`
+	for _, spec := range []string{template, `{"jobTemplate":{"spec":` + template + `}}`, "null", "[]", `{"template":null}`} {
+		for _, metadata := range []string{`{"name":"a","annotations":{"pillion.dev/inject":"site"}}`, `{"labels":{"pillion.dev/inject":"` + "\xff" + `"}}`, "1"} {
+			f.Add("CREATE", "apps", "deployments", metadata, spec)
+			f.Add("UPDATE", "batch", "cronjobs", metadata, spec)
+		}
+	}
+	f.Add("DELETE", "", "nodes", "null", "[1]")
+	f.Fuzz(func(t *testing.T, operation, group, resource, metadata, spec string) {
+		body := []byte(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u-1","operation":"` + operation +
+			`","namespace":"web","resource":{"group":"` + group + `","version":"v1","resource":"` + resource + `"},"object":{"metadata":` +
+			metadata + `,"spec":` + spec + `}}}`)
+		handler, logged := newHandler(t)
+		response := postTo(handler, profiles.PathWorkloads+"pods", body)
+		if strings.Contains(logged.String(), "panic") {
+			t.Fatalf("a panic:\n%s", logged)
+		}
+		if response.Code != http.StatusOK {
+			if response.Code != http.StatusBadRequest {
+				t.Fatalf("status %d: %s", response.Code, response.Body)
+			}
+			return
+		}
+		expectAnswer(t, body, response.Body.Bytes())
+		answered := admissionv1.AdmissionReview{}
+		if err := json.Unmarshal(response.Body.Bytes(), &answered); err != nil {
+			t.Fatal(err)
+		}
+		if r := answered.Response; !r.Allowed || len(r.Patch) > 0 || len(r.Warnings) > 10 {
+			t.Fatalf("not a plain yes with warnings: %s", response.Body)
+		}
+		if again := postTo(handler, profiles.PathWorkloads+"pods", body); !bytes.Equal(again.Body.Bytes(), response.Body.Bytes()) {
+			t.Fatalf("the same request has two answers:\n%s\n%s", response.Body, again.Body)
+		}
+	})
+}

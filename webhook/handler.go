@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -81,6 +80,7 @@ func NewHandler(cluster Cluster, options Options) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/inject/", h.serve(endpointMutate, h.answer))
 	mux.Handle(profiles.PathVerify, h.serve(endpointVerify, h.answer))
+	mux.Handle(profiles.PathWorkloads, h.serve(endpointWorkloads, h.answerWorkload))
 	if options.Compiler != nil {
 		mux.Handle(profiles.PathProfiles, h.serve(endpointProfiles, h.answerProfile))
 	}
@@ -92,36 +92,21 @@ type handler struct {
 	options Options
 }
 
-// fault is why a request was not decided: an HTTP status and a sentence.
-type fault struct {
-	status int
-	err    error
-}
-
-func (f *fault) Error() string { return f.err.Error() }
-func (f *fault) Unwrap() error { return f.err }
-
-func faultf(status int, format string, args ...any) error {
-	return &fault{status: status, err: fmt.Errorf(format, args...)}
-}
-
-// statusOf returns the HTTP status of what kept a request from being decided.
-func statusOf(err error) int {
-	known := &fault{}
-	if errors.As(err, &known) {
-		return known.status
-	}
-	return http.StatusInternalServerError
-}
-
 // answerer turns the body of a request into a response.
 type answerer func(r *http.Request, body []byte) (*admissionv1.AdmissionResponse, error)
 
 func (h *handler) serve(endpoint string, answer answerer) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		defer h.recover(w, r)
-		body, err := h.read(w, r)
 		start := time.Now()
+		faulty := func(reason string) {
+			h.options.Metrics.observe(endpoint, resultFault, start)
+			if endpoint == endpointMutate || endpoint == endpointVerify {
+				h.options.Metrics.admitted(resultFault, reason)
+			}
+		}
+		defer h.recover(w, r, func() { faulty(causePanic) })
+		body, err := h.read(w, r)
+		start = time.Now()
 		var response *admissionv1.AdmissionResponse
 		switch {
 		case err == nil:
@@ -131,7 +116,7 @@ func (h *handler) serve(endpoint string, answer answerer) http.HandlerFunc {
 		}
 		if err != nil {
 			h.fail(w, r, err)
-			h.options.Metrics.observe(endpoint, resultFault, start)
+			faulty(reasonOfFault(statusOf(err)))
 			return
 		}
 		h.write(w, r, response)
@@ -151,17 +136,6 @@ func resultOf(response *admissionv1.AdmissionResponse) string {
 	}
 }
 
-// recover answers a panic with 500: it hurts one request.
-func (h *handler) recover(w http.ResponseWriter, r *http.Request) {
-	if cause := recover(); cause != nil {
-		if cause == http.ErrAbortHandler { //nolint:errorlint // net/http compares this panic value so
-			panic(cause)
-		}
-		h.options.Logger.Error("panic in a request", "path", r.URL.Path, "cause", fmt.Sprint(cause), "stack", string(debug.Stack()))
-		http.Error(w, "internal error", http.StatusInternalServerError)
-	}
-}
-
 // isEnforced tells whether a path is of an entry of policy that enforces.
 func isEnforced(path string) bool {
 	return strings.HasPrefix(path, profiles.PathEnforce) || strings.HasPrefix(path, profiles.PathVerify)
@@ -175,6 +149,7 @@ func (h *handler) refuseUnread(r *http.Request, body []byte, fault error) (*admi
 		return nil, fault
 	}
 	h.options.Logger.Info("decided", "path", r.URL.Path, "uid", uid, "allowed", false, "error", fault.Error())
+	h.options.Metrics.admitted(resultDenied, string(profiles.ReasonPodTooLarge)) // whether it is a dry run was not read
 	response := &admissionv1.AdmissionResponse{UID: uid}
 	deny(response, fmt.Sprintf("Pillion refuses this Pod: policy enforces what is added to it, and its admission review is larger than %d bytes; "+
 		"make the Pod's manifest smaller", h.options.MaxBodyBytes))
@@ -268,7 +243,7 @@ func decode(body []byte) (*request, error) {
 		if other, ok := decodeOther(body); ok {
 			return other, nil
 		}
-		return nil, faultf(http.StatusBadRequest, "the body is not an admission review of a Pod: %w", err)
+		return nil, faultf(http.StatusBadRequest, "the body is not an admission review of a Pod: %s", decodeProblem(err))
 	}
 	switch {
 	case decoded.APIVersion != admissionv1.SchemeGroupVersion.String() || decoded.Kind != "AdmissionReview":
@@ -308,14 +283,36 @@ func (h *handler) answer(r *http.Request, body []byte) (*admissionv1.AdmissionRe
 	}
 	if !utf8.Valid(body) {
 		deny(response, "Pillion refuses this Pod: its manifest holds bytes that are not UTF-8; write it without them")
+		if !request.DryRun {
+			h.options.Metrics.admitted(resultDenied, string(profiles.ReasonInvalidRequest))
+		}
 		return response, nil
 	}
 	decision, err := h.decide(r, request)
 	if err != nil {
 		return nil, err
 	}
-	h.log(r, request, &decision)
-	return response, respond(response, &decision)
+	all := toldOf(&decision, h.cluster.Snapshot())
+	if err := respond(response, &decision); err != nil {
+		return nil, err
+	}
+	if err := annotate(response, request.Object.Annotations, all); err != nil {
+		return nil, err
+	}
+	h.log(r, request, &decision, all)
+	h.count(r, request, &decision, all)
+	return response, nil
+}
+
+// count counts a decision, unless it comes to nothing: in a dry run, or where the API server has gone.
+func (h *handler) count(r *http.Request, request *request, decision *profiles.Decision, all []told) {
+	switch {
+	case request.DryRun:
+	case r.Context().Err() != nil:
+		h.options.Metrics.admitted(resultFault, causeCanceled)
+	default:
+		h.options.Metrics.decided(decision, all)
+	}
 }
 
 // createsPod tells whether a request is what weaving is for. Everything else is let pass untouched.
@@ -345,7 +342,7 @@ func (h *handler) decide(r *http.Request, request *request) (profiles.Decision, 
 	for range 2 {
 		live, read, err := h.cluster.Live(ctx, request.Namespace, decision.Unknown, policy)
 		if err != nil {
-			return decision, faultf(http.StatusServiceUnavailable, "read namespace %s and its profiles: %w", request.Namespace, err)
+			return decision, faultf(http.StatusServiceUnavailable, "read namespace %s and its profiles: %s", request.Namespace, readProblem(err))
 		}
 		names := decision.Unknown
 		snapshot = snapshot.With(read...)
@@ -433,28 +430,26 @@ func (h *handler) write(w http.ResponseWriter, r *http.Request, response *admiss
 	_, _ = w.Write(body)                                      // an error here is the API server's leaving, which it knows
 }
 
-// fail answers that the request was not decided. What may pass is answered so that the API server tries once more.
-func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
-	status := statusOf(err)
-	if status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "1")
-	}
-	h.options.Logger.Warn("request not decided", "path", r.URL.Path, "status", status, "error", err.Error())
-	http.Error(w, err.Error(), status)
-}
-
-// log tells what was decided: names and reasons, never values.
-func (h *handler) log(r *http.Request, request *request, decision *profiles.Decision) {
-	if len(decision.Outcomes) == 0 || !h.options.Logger.Enabled(context.Background(), slog.LevelInfo) {
+// log tells what was decided: names and reasons, never values. A name that no profile has is what somebody wrote into an annotation.
+func (h *handler) log(r *http.Request, request *request, decision *profiles.Decision, all []told) {
+	if len(all) == 0 || !h.options.Logger.Enabled(context.Background(), slog.LevelInfo) {
 		return
 	}
 	name := request.Object.Name
 	if name == "" {
 		name = request.Object.GenerateName
 	}
-	outcomes := make([]string, len(decision.Outcomes))
-	for i := range decision.Outcomes {
-		outcomes[i] = fmt.Sprintf("%s=%s", decision.Outcomes[i].Profile, decision.Outcomes[i].Reason)
+	outcomes := make([]string, len(all))
+	for i := range all {
+		profile := all[i].Profile
+		switch {
+		case profile == "":
+		case !all[i].exists:
+			profile = unknownProfiles
+		case all[i].Namespace != "":
+			profile = all[i].Namespace + "/" + profile
+		}
+		outcomes[i] = fmt.Sprintf("%s=%s", profile, all[i].Reason)
 	}
 	h.options.Logger.Info("decided", "path", r.URL.Path, "namespace", request.Namespace, "pod", name, "allowed", decision.Allowed,
 		"dryRun", request.DryRun, "outcomes", strings.Join(outcomes, " "))

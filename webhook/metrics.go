@@ -14,9 +14,10 @@ import (
 
 // The endpoints, as metrics tell them apart.
 const (
-	endpointMutate   = "mutate"
-	endpointVerify   = "verify"
-	endpointProfiles = "profiles"
+	endpointMutate    = "mutate"
+	endpointVerify    = "verify"
+	endpointProfiles  = "profiles"
+	endpointWorkloads = "workloads"
 )
 
 // The results of a request, as metrics tell them apart.
@@ -27,10 +28,23 @@ const (
 	resultFault     = "fault"
 )
 
-// Metrics are what the webhook counts. Labels are of fixed sets: nothing that a user writes becomes one.
+// What stands for a reason where no outcome has one.
+const (
+	// causeNoProfile says that no profile was considered for the Pod.
+	causeNoProfile = "NoProfile"
+	// causePanic says that answering panicked.
+	causePanic = "Panic"
+	// causeCanceled says that the API server had gone before there was an answer.
+	causeCanceled = "RequestCanceled"
+)
+
+// Metrics are what the webhook counts. Labels are of fixed sets, or name profiles that exist: nothing that a user writes into a Pod
+// becomes one.
 type Metrics struct {
 	registry         *prometheus.Registry
 	requests         *prometheus.HistogramVec
+	admissions       *prometheus.CounterVec
+	outcomes         *outcomeCounts
 	certificateFault prometheus.Gauge
 }
 
@@ -39,17 +53,25 @@ func NewMetrics(snapshot func() *profiles.Snapshot, serving *certs.Serving) *Met
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "pillion_admission_duration_seconds",
-			Help:    "Time from an admission review's last byte to its answer, by endpoint (mutate, verify or profiles) and result.",
+			Name: "pillion_admission_duration_seconds",
+			Help: "Time from an admission review's last byte to its answer, by endpoint and result; dry runs are in it. " +
+				"The result woven says that the answer has a patch.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .05, .1, .5, 1},
 		}, []string{"endpoint", "result"}),
+		admissions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pillion_admissions_total",
+			Help: "Answers about Pods that are created, without dry runs, by result (woven, untouched, denied or fault) and reason: that of " +
+				"the first outcome that explains the result, or of the fault. A Pod may be sent more than once.",
+		}, []string{"result", "reason"}),
+		outcomes: newOutcomeCounts(snapshot),
 		certificateFault: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "pillion_certificate_faulty",
 			Help: "1 if the pair in the Secret would not verify for the API server, so that an earlier one, or none, is presented.",
 		}),
 	}
 	m.registry.MustRegister(
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m.requests,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		m.requests, m.admissions, m.outcomes,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "pillion_snapshot_profiles", Help: "Profiles in memory.",
 		}, func() float64 { return float64(snapshot().Len()) }),
@@ -67,6 +89,29 @@ func NewMetrics(snapshot func() *profiles.Snapshot, serving *certs.Serving) *Met
 	return m
 }
 
+// tellAge adds when memory last changed, and when the API server was last heard on what memory follows.
+func (m *Metrics) tellAge(changed, heard func() time.Time) {
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "pillion_snapshot_last_change_timestamp_seconds",
+			Help: "When the profiles in memory last changed, in seconds since 1970. It grows old where nobody changes profiles.",
+		}, func() float64 { return seconds(changed()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "pillion_snapshot_last_contact_timestamp_seconds",
+			Help: "When the API server last sent anything on each of the watches of profiles and namespaces: the oldest of these times, " +
+				"in seconds since 1970; 0 before all were heard. The API server sends a bookmark about once a minute where nothing changes.",
+		}, func() float64 { return seconds(heard()) }),
+	)
+}
+
+// seconds returns seconds since 1970, 0 for no time at all.
+func seconds(at time.Time) float64 {
+	if at.IsZero() {
+		return 0
+	}
+	return float64(at.UnixMilli()) / 1000
+}
+
 // certificateChecked notes whether the pair in the Secret verifies. It does nothing on nil Metrics.
 func (m *Metrics) certificateChecked(err error) {
 	switch {
@@ -78,11 +123,46 @@ func (m *Metrics) certificateChecked(err error) {
 	}
 }
 
-// observe counts a request. It does nothing on nil Metrics.
+// observe notes how long a request took. It does nothing on nil Metrics.
 func (m *Metrics) observe(endpoint, result string, since time.Time) {
 	if m != nil {
 		m.requests.WithLabelValues(endpoint, result).Observe(time.Since(since).Seconds())
 	}
+}
+
+// admitted counts an answer about a Pod. It does nothing on nil Metrics.
+func (m *Metrics) admitted(result, reason string) {
+	if m != nil {
+		m.admissions.WithLabelValues(result, reason).Inc()
+	}
+}
+
+// decided counts a decision about a Pod, and what it says of each profile. It does nothing on nil Metrics.
+func (m *Metrics) decided(decision *profiles.Decision, all []told) {
+	if m == nil {
+		return
+	}
+	m.admitted(resultAndReason(decision))
+	m.outcomes.count(all)
+}
+
+// resultAndReason returns what became of a Pod, and why: the reason of the first outcome that explains it. A Pod into which nothing
+// was woven is untouched, though its annotations may say what was left out.
+func resultAndReason(decision *profiles.Decision) (result, reason string) {
+	if denying := decision.Denying(); len(denying) > 0 {
+		return resultDenied, string(denying[0].Reason)
+	}
+	left := causeNoProfile
+	for i := range decision.Outcomes {
+		outcome := &decision.Outcomes[i]
+		if outcome.Result == profiles.Applied {
+			return resultWoven, string(outcome.Reason)
+		}
+		if left == causeNoProfile || outcome.Result == profiles.Rejected {
+			left = string(outcome.Reason)
+		}
+	}
+	return resultUntouched, left
 }
 
 // handler serves the metrics.

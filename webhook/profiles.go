@@ -47,7 +47,7 @@ func (h *handler) answerProfile(_ *http.Request, body []byte) (*admissionv1.Admi
 	}
 	object := map[string]any{}
 	if err := utiljson.Unmarshal(request.Object.Raw, &object); err != nil {
-		return nil, faultf(http.StatusBadRequest, "the object of the admission review is not a profile: %w", err)
+		return nil, faultf(http.StatusBadRequest, "the object of the admission review is not a profile: %s", decodeProblem(err))
 	}
 	if !specMatters(request, object) {
 		return response, nil
@@ -109,6 +109,7 @@ func decodeReview(body []byte) (*admissionv1.AdmissionRequest, error) {
 	err := kjson.UnmarshalCaseSensitivePreserveInts(body, &review)
 	switch {
 	case err != nil:
+		err = errors.New(decodeProblem(err))
 	case review.APIVersion != admissionv1.SchemeGroupVersion.String() || review.Kind != "AdmissionReview":
 		err = errors.New("it is not an AdmissionReview of admission.k8s.io/v1")
 	case review.Request == nil:

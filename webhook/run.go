@@ -74,6 +74,7 @@ func Run(ctx context.Context, restConfig *rest.Config, options RunOptions) error
 	health := &health{}
 	serving := &certs.Serving{}
 	options.Handler.Metrics, options.Handler.Compiler = NewMetrics(cluster.Snapshot, serving), cluster.compiler
+	options.Handler.Metrics.tellAge(cluster.lastChange, cluster.contact.oldest)
 	servers, err := listen([]listener{
 		{options.ListenAddress, newServer(NewHandler(cluster, options.Handler), serving, options)},
 		{options.HealthAddress, newPlainServer(health.handler(serving), options)},
@@ -135,6 +136,7 @@ func newPlainServer(handler http.Handler, options RunOptions) *http.Server {
 	return &http.Server{
 		Handler: handler, ReadHeaderTimeout: options.ReadHeaderTimeout, ReadTimeout: options.ReadTimeout,
 		WriteTimeout: options.WriteTimeout, IdleTimeout: options.IdleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog: slog.NewLogLogger(options.Logger.Handler(), slog.LevelDebug),
 	}
 }
 

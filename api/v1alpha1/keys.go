@@ -17,7 +17,9 @@ const (
 	// ".3" and so on, because an annotation that is there is never changed.
 	InjectedKey = Group + "/injected"
 
-	// SkippedKey is an annotation of a Pod: JSON that tells why a profile that policy chose was left out of it.
+	// SkippedKey marks a Pod that policy chose and that did not get what policy chose: as an annotation with JSON that tells by
+	// profile why it was left out ("REASON: MESSAGE"), as a label with the value "true", so that the controller finds such Pods
+	// and tells of them by Events. Like InjectedKey it is evidence and never trusted for a decision.
 	SkippedKey = Group + "/skipped"
 
 	// ConfigKeyPrefix starts the annotations that carry the configuration files of injected containers, which read them

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
-	"strings"
 
 	"github.com/mattbaird/jsonpatch"
 	difference "github.com/rogpeppe/go-internal/diff"
@@ -58,7 +56,7 @@ once, and the webhook finds nothing left to do.`,
 		if err != nil {
 			return err
 		}
-		i := &injection{offline: decider, namespace: namespace, stderr: command.ErrOrStderr()}
+		i := &injection{decider: decider, namespace: namespace, stderr: command.ErrOrStderr()}
 		files, errs := manifest.ReadFiles(filenames, command.InOrStdin())
 		i.refuse(errs...)
 		i.know(manifest.NamespacesIn(files))
@@ -73,7 +71,7 @@ once, and the webhook finds nothing left to do.`,
 
 // injection is one run of the command.
 type injection struct {
-	*offline
+	*decider
 	namespace string // of the objects that name none
 	stderr    io.Writer
 	refused   int
@@ -156,32 +154,18 @@ func (i *injection) decide(template *manifest.Template) ([]jsonpatch.JsonPatchOp
 	if namespace == "" {
 		namespace = i.namespace
 	}
-	decision := profiles.Decide(i.snapshot, i.namespaces.Get(namespace), pod)
+	decision := profiles.Request{
+		Namespace: i.namespaces.Get(namespace), Pod: pod, User: profiles.ControllerUser(template.Kind),
+	}.Decide(i.snapshot)
 	for _, warning := range slices.Concat(
-		i.misplaced(template, pod), i.excluded(namespace, pod), suppressed(pod, &decision), decision.Warnings,
+		template.Misplaced(pod), i.excluded(namespace, pod), suppressed(pod, &decision), decision.Warnings,
 	) {
-		fmt.Fprintln(i.stderr, "warning:", template.Document.Errorf(template.Line, "%s: %s", template.Workload(), warning))
+		fmt.Fprintln(i.stderr, "warning:", template.ErrorAt(template.Position, "%s", warning))
 	}
 	if !decision.Allowed {
-		return nil, template.Document.Errorf(template.Line, "%s: %s", template.Workload(), decision.Denial())
+		return nil, template.ErrorAt(template.Position, "%s", decision.Denial())
 	}
 	return decision.Patch, nil
-}
-
-// misplaced tells of annotations that stand on a workload, where nothing reads them, and not on its Pod template.
-func (i *injection) misplaced(template *manifest.Template, pod *corev1.Pod) []string {
-	var keys []string
-	for _, key := range slices.Sorted(maps.Keys(template.Annotations)) {
-		_, _, overrides := v1alpha1.ParseOverrideKey(key)
-		if _, there := pod.Annotations[key]; !there && (overrides || key == v1alpha1.InjectKey) {
-			keys = append(keys, key)
-		}
-	}
-	if len(keys) == 0 {
-		return nil
-	}
-	return []string{fmt.Sprintf("its own metadata.annotations have %s, which is read from Pods only; "+
-		"move it to %s.metadata.annotations", strings.Join(keys, ", "), template.Field)}
 }
 
 // suppressed tells of pull secrets that the Pod would have had without those that are added. In the cluster the webhook is called

@@ -154,7 +154,7 @@ func TestInject(t *testing.T) {
 			args:       []string{"-f", "-"},
 			wantLines:  []string{"kind:   Service", "- name: pillion-site"},
 			notInOut:   "inject: sit}",
-			wantStderr: "error: stdin:5 (document 2): " + denial,
+			wantStderr: "error: stdin:5:1: " + denial,
 			wantErr:    "what the error above is about was left out",
 		},
 		"everything that is wrong is told": {
@@ -165,11 +165,11 @@ func TestInject(t *testing.T) {
 			},
 			args: []string{"-f", "a.yaml", "-f", "b.yaml", "-f", "c.yaml", "-f", "missing.yaml"},
 			wantStderr: "error: missing.yaml: no such file or directory\n" +
-				"error: a.yaml:1 (document 1): " + denial +
-				"error: a.yaml:11 (document 2): the key \"kind\" is on line 10 already; remove one of them\n" +
-				"error: a.yaml:13 (document 3): this is no Kubernetes object: write a mapping with apiVersion and kind\n" +
+				"error: a.yaml:1:1: " + denial +
+				"error: a.yaml:11:1: the key \"kind\" is on line 10 already; remove one of them\n" +
+				"error: a.yaml:13:1: this is no Kubernetes object: write a mapping with apiVersion and kind\n" +
 				"error: b.yaml: the file holds no object\n" +
-				"error: c.yaml:1 (document 1): Deployment d has no spec.template.spec, which is where its containers stand\n",
+				"error: c.yaml:1:1: Deployment d has no spec.template.spec, which is where its containers stand\n",
 			wantErr: "what the 6 errors above are about was left out",
 		},
 		"an annotation on the workload instead of its Pod template": {
@@ -178,7 +178,7 @@ func TestInject(t *testing.T) {
 				"spec:\n  template: {spec: {containers: [{name: app}]}}\n",
 			args:      []string{"-f", "-"},
 			wantLines: []string{"template: {spec: {containers: [{name: app}]}}"},
-			wantStderr: "warning: stdin:5 (document 1): Job j: its own metadata.annotations have " +
+			wantStderr: "warning: stdin:5:3: Job j: its own metadata.annotations have " +
 				"pillion.dev/inject, site.pillion.dev/ref, " +
 				"which is read from Pods only; move it to spec.template.metadata.annotations\n",
 		},
@@ -187,7 +187,7 @@ func TestInject(t *testing.T) {
 			stdin:     fmt.Sprintf(asking, "tool"),
 			args:      []string{"-f", "-"},
 			wantLines: []string{"- name: registry"},
-			wantStderr: "warning: stdin:1 (document 1): Pod p: imagePullSecrets are added where the Pod has none: the API server will not " +
+			wantStderr: "warning: stdin:1:1: Pod p: imagePullSecrets are added where the Pod has none: the API server will not " +
 				"add those of the Pod's ServiceAccount, as it does where the list is empty; list them in the manifest too, if images need them\n",
 		},
 		"pull secrets for a Pod that has some": {
@@ -204,14 +204,14 @@ func TestInject(t *testing.T) {
 			},
 			stdin:      fmt.Sprintf(asking, "tool"),
 			args:       []string{"-f", "-"},
-			wantStderr: "error: stdin:1 (document 1): " + escalation("restricted:latest"),
+			wantStderr: "error: stdin:1:1: " + escalation("restricted:latest"),
 			wantErr:    "what the error above is about was left out",
 		},
 		"what the cluster's Pod Security does not allow, from the flags of the configuration": {
 			files:      map[string]string{"profiles/tool.yaml": toolProfile},
 			stdin:      fmt.Sprintf(asking, "tool"),
 			args:       []string{"-f", "-", "--pod-security-enforce", "restricted", "--pod-security-enforce-version", "v1.30"},
-			wantStderr: "error: stdin:1 (document 1): " + escalation("restricted:v1.30"),
+			wantStderr: "error: stdin:1:1: " + escalation("restricted:v1.30"),
 			wantErr:    "what the error above is about was left out",
 		},
 		"a namespace that Pod Security exempts": {
@@ -226,7 +226,7 @@ func TestInject(t *testing.T) {
 			stdin:   site,
 			args:    []string{"-f", "-", "-n", "kube-system"},
 			wantOut: site,
-			wantStderr: "warning: stdin:1 (document 1): Pod p: nothing is added: Pods of namespace kube-system are never touched " +
+			wantStderr: "warning: stdin:1:1: Pod p: nothing is added: Pods of namespace kube-system are never touched " +
 				"(--excluded-namespaces)\n",
 		},
 		"profiles that cannot be used are told all at once": {
@@ -236,13 +236,13 @@ func TestInject(t *testing.T) {
 			},
 			stdin: site,
 			args:  []string{"-f", "-"},
-			wantErr: "profiles/bad.yaml:1 (document 1): ClusterPatternProfile site: spec.gitSync.reff: " +
+			wantErr: "profiles/bad.yaml:5:55: ClusterPatternProfile site: spec.gitSync.reff: " +
 				"Forbidden: there is no field of that name\n" +
-				"profiles/bad.yaml:8 (document 2): ClusterPatternProfile site is in profiles/bad.yaml on line 1 already; " +
+				"profiles/bad.yaml:8:1: ClusterPatternProfile site is in profiles/bad.yaml on line 1 already; " +
 				"remove one of them\n" +
-				"profiles/cache.yaml:1 (document 1): PatternProfile default/cache is in profiles/bad.yaml " +
+				"profiles/cache.yaml:1:1: PatternProfile default/cache is in profiles/bad.yaml " +
 				"on line 15 already; remove one of them\n" +
-				"profiles/site.yaml:1 (document 1): ClusterPatternProfile site is in profiles/bad.yaml on line 1 already; " +
+				"profiles/site.yaml:1:1: ClusterPatternProfile site is in profiles/bad.yaml on line 1 already; " +
 				"remove one of them",
 		},
 		"a registry from the flags of the configuration": {
@@ -376,11 +376,11 @@ func TestInjectIsWhatTheWebhookDoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	options := decisionOptions(settings)
-	decider := &offline{options: options, snapshot: profiles.NewSnapshot(options, loaded), namespaces: manifest.Namespaces{}}
+	decider := &decider{options: options, snapshot: profiles.NewSnapshot(options, loaded), namespaces: manifest.Namespaces{}}
 	inject := func(t *testing.T, text string) string {
 		t.Helper()
 		var stderr bytes.Buffer
-		i := &injection{offline: decider, namespace: corev1.NamespaceDefault, stderr: &stderr}
+		i := &injection{decider: decider, namespace: corev1.NamespaceDefault, stderr: &stderr}
 		out := i.inject([]manifest.File{manifest.Parse("test", []byte(text))}, false)
 		if stderr.Len() > 0 {
 			t.Fatal(stderr.String())

@@ -9,13 +9,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/yaml"
 
 	"github.com/pillion-dev/pillion/manifest"
 	"github.com/pillion-dev/pillion/webhook"
@@ -71,34 +69,34 @@ would answer with an HTTP error is an error here.`,
 	return command
 }
 
-// readReview returns an admission review as JSON.
+// readReview returns an admission review as JSON; nothing if the file is empty, of which the handler says what is wrong.
 func readReview(filename string, stdin io.Reader) ([]byte, error) {
-	if filename == manifest.Stdin {
-		filename = "stdin"
-	} else {
-		file, err := os.Open(filename)
-		if err != nil {
-			return nil, fmt.Errorf("read the admission review: %w", err)
-		}
-		defer func() { _ = file.Close() }() // it is only read
-		stdin = file
-	}
-	data, err := io.ReadAll(io.LimitReader(stdin, manifest.MaxFileBytes))
-	if err != nil {
+	files, errs := manifest.ReadFiles([]string{filename}, stdin)
+	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("read the admission review: %w", err)
 	}
-	if json.Valid(data) || len(bytes.TrimSpace(data)) == 0 {
-		return data, nil // the handler says what is wrong with it
+	var review *manifest.Document
+	for i := range files {
+		for _, document := range files[i].Documents {
+			switch {
+			case document.Empty():
+			case document.Err != nil:
+				return nil, fmt.Errorf("read the admission review: %w", document.Err)
+			case review != nil:
+				return nil, fmt.Errorf("read the admission review: %w", document.Errorf(0, "this is a second one; give one at a time"))
+			default:
+				review = document
+			}
+		}
 	}
-	encoded, err := yaml.YAMLToJSONStrict(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s is neither JSON nor YAML: %w", filename, err)
+	if review == nil {
+		return nil, nil
 	}
-	return encoded, nil
+	return review.JSON(), nil
 }
 
 // review sends an admission review to the webhook's handler.
-func (o *offline) review(ctx context.Context, body []byte) (*admissionv1.AdmissionReview, error) {
+func (o *decider) review(ctx context.Context, body []byte) (*admissionv1.AdmissionReview, error) {
 	asked := admissionv1.AdmissionReview{}
 	if json.Unmarshal(body, &asked) == nil && asked.Request != nil {
 		namespace := o.namespaces.Get(asked.Request.Namespace)

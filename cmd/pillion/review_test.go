@@ -100,11 +100,19 @@ spec:
 		},
 		"what is neither JSON nor YAML": {
 			stdin:   "{\n\t: ]",
-			wantErr: "stdin is neither JSON nor YAML: ",
+			wantErr: "read the admission review: stdin:1: this is not YAML that Kubernetes reads: ",
+		},
+		"two reviews": {
+			stdin:   inYAML + "---\n" + inYAML,
+			wantErr: "read the admission review: stdin:10:1: this is a second one; give one at a time",
+		},
+		"bytes that are no text": {
+			stdin:   "kind: \xff\n",
+			wantErr: "read the admission review: stdin:1:7: the byte 0xff here is not UTF-8; save the file as UTF-8",
 		},
 		"a file that is not there": {
 			args:    []string{"-f", "missing.json"},
-			wantErr: "read the admission review: open missing.json: no such file or directory",
+			wantErr: "read the admission review: missing.json: no such file or directory",
 		},
 		"profiles that are not there": {
 			args:    []string{"--profiles", "missing"},

@@ -1,44 +1,41 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pillion-dev/pillion/api/v1alpha1"
 )
 
 func versionCommand() *cobra.Command {
-	var output string
 	command := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
+		Long:  `version prints which build this is, and what it was built with and for.`,
 		Example: `  pillion version
   pillion version -o json`,
 		Args: cobra.NoArgs,
-		RunE: func(command *cobra.Command, _ []string) error {
-			build := thisBuild()
-			switch output {
-			case "":
-				fmt.Fprintf(command.OutOrStdout(), "pillion %s %s %s\n", build.Version, build.GoVersion, build.Platform)
-			case "json":
-				encoded, err := json.MarshalIndent(build, "", "  ")
-				if err != nil {
-					return fmt.Errorf("encode the version: %w", err)
-				}
-				fmt.Fprintln(command.OutOrStdout(), string(encoded))
-			default:
-				return fmt.Errorf("--output %q is unknown; write json, or leave it out for one line of text", output)
-			}
-			return nil
-		},
 	}
-	command.Flags().StringVarP(&output, "output", "o", "", "form of the output: json; default: one line of text")
+	out := addOutputFlag(command)
+	command.RunE = func(command *cobra.Command, _ []string) error {
+		if err := out.check(); err != nil {
+			return err
+		}
+		build := thisBuild()
+		if out.form != formText {
+			return out.print(command.OutOrStdout(), build)
+		}
+		fmt.Fprintf(command.OutOrStdout(), "pillion %s %s %s\n", build.Version, build.GoVersion, build.Platform)
+		return nil
+	}
 	return command
 }
 
 type build struct {
+	printedKind
 	Version   string `json:"version"`
 	GoVersion string `json:"goVersion"`
 	Platform  string `json:"platform"`
@@ -46,7 +43,10 @@ type build struct {
 
 // thisBuild tells what this binary is. One that was built without a version has that of its module, if it has any.
 func thisBuild() build {
-	b := build{Version: version, GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	b := build{
+		printedKind: kindOfOutput("Version"),
+		Version:     version, GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && b.Version == "" {
 		b.Version = info.Main.Version
 	}
@@ -55,3 +55,11 @@ func thisBuild() build {
 	}
 	return b
 }
+
+// printedKind begins what commands print for programs.
+type printedKind struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+}
+
+func kindOfOutput(kind string) printedKind { return printedKind{v1alpha1.GroupVersion.String(), kind} }

@@ -257,7 +257,8 @@ func entriesFor(ctx context.Context, c client.Client, key string) (mutating, val
 		}
 	}
 	for i := range checking.Webhooks {
-		if wants(checking.Webhooks[i].NamespaceSelector) {
+		isForPods := slices.Contains(checking.Webhooks[i].Rules[0].Resources, "pods")
+		if isForPods && wants(checking.Webhooks[i].NamespaceSelector) {
 			validating = append(validating, checking.Webhooks[i].Name)
 		}
 	}

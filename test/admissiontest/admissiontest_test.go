@@ -167,7 +167,7 @@ spec:
 		},
 		"what is no manifest": {
 			text:    "hello",
-			wantErr: "manifest:1 (document 1): this is no Kubernetes object: write a mapping with apiVersion and kind",
+			wantErr: "manifest:1:1: this is no Kubernetes object: write a mapping with apiVersion and kind",
 		},
 		"a Pod that the handler cannot decode": {
 			text:    "{apiVersion: v1, kind: Pod, spec: {containers: 1}}",
@@ -214,7 +214,7 @@ func TestNewTellsAllThatIsWrong(t *testing.T) {
 		admissiontest.WithYAML("a: [\n"),
 	)
 	for _, want := range []string{
-		"testdata/missing: no such file or directory", "text 1:1 (document 1): ClusterPatternProfile x: ", "text 2:",
+		"testdata/missing: no such file or directory", "text 1:4:1: ClusterPatternProfile x: ", "text 2:",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q in it", err, want)

@@ -24,6 +24,9 @@ import (
 // noopCommand is the first argument with which this program is the no-op webhook instead.
 const noopCommand = "serve-noop"
 
+// warningsSuffix ends the path at which the no-op webhook is given the warnings, JSON, that another path answers with.
+const warningsSuffix = "/warnings"
+
 // noop is a webhook in a process of its own that does nothing but answer with a patch it was given: the floor for any webhook
 // that gives this patch.
 type noop struct {
@@ -157,15 +160,21 @@ func (h *noopHandler) review(w http.ResponseWriter, path string, body []byte) {
 		return
 	}
 	h.mu.RLock()
-	patch := h.patches[path]
+	patch, warnings := h.patches[path], h.patches[path+warningsSuffix]
 	h.mu.RUnlock()
 	answer := admissionv1.AdmissionReview{Response: &admissionv1.AdmissionResponse{Allowed: true}}
 	answer.APIVersion, answer.Kind = "admission.k8s.io/v1", "AdmissionReview"
 	answer.Response.UID = typesUID(review.Request.UID)
-	if len(patch) > 0 {
+	switch {
+	case len(warnings) > 0:
+		if err := json.Unmarshal(warnings, &answer.Response.Warnings); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+	case len(patch) > 0:
 		jsonPatch := admissionv1.PatchTypeJSONPatch
 		answer.Response.Patch, answer.Response.PatchType = patch, &jsonPatch
-	} else {
+	default:
 		h.mu.Lock()
 		h.reviews[path] = body
 		h.mu.Unlock()

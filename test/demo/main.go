@@ -1,5 +1,5 @@
 // Command demo shows Pillion's main job on a real API server: Pods that ask by annotation, by their namespace's label, that policy
-// chooses, and one that asks for something wrong. It ends cleanly, also on Ctrl-C. With KEEP=1 in the environment everything stays
+// chooses, and one that asks for something wrong; and what is told to whoever applies a workload or asks why. It ends cleanly, also on Ctrl-C. With KEEP=1 in the environment everything stays
 // up until Ctrl-C, and a kubeconfig is printed.
 package main
 
@@ -94,11 +94,19 @@ func run(ctx context.Context, out io.Writer, keep bool) (err error) {
 			return fmt.Errorf("%s: %w", scene.manifest, err)
 		}
 	}
+	terminal, err := newTerminal(server, binary, dir)
+	if err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintf(out, "\n%s\n", heading(len(scenes())+1, "Whoever applies a workload is told at once, and may ask why"))
+	if err := ask(ctx, terminal, out); err != nil {
+		return err
+	}
 	if !keep {
 		_, _ = fmt.Fprintf(out, "\nThat is all. 'make demo KEEP=1' stays up, for Pods of your own.\n")
 		return nil
 	}
-	return stayUp(ctx, server, out, dir)
+	return stayUp(ctx, terminal, out)
 }
 
 // installProfiles installs the profiles and returns once the controller says that they are ready.
@@ -171,14 +179,29 @@ func objectsOf(manifest string) ([]*unstructured.Unstructured, error) {
 	return apiserver.Read(file)
 }
 
-// stayUp prints how to reach the API server and waits for Ctrl-C.
-func stayUp(ctx context.Context, server *apiserver.Server, out io.Writer, dir string) error {
-	kubeconfig := filepath.Join(dir, "kubeconfig")
-	if err := apiserver.WriteKubeconfig(server.Config, kubeconfig); err != nil {
+// ask applies a workload that asks for something wrong, and asks why its Pods are refused.
+func ask(ctx context.Context, terminal *terminal, out io.Writer) error {
+	const manifest = "deployment.yaml"
+	if err := terminal.save(manifest); err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintf(out, "\nStaying up until Ctrl-C. In another terminal:\n\n  export KUBECONFIG=%s\n", kubeconfig)
-	_, _ = fmt.Fprintf(out, "  kubectl get pillion; kubectl get pods -A -l %s=true\n", v1alpha1.InjectedKey)
+	for _, command := range [][]string{
+		{"apply", "-f", manifest},
+		{"pillion", "explain", "deployment/store", "-n", "shop"},
+		{"pillion", "profiles", "-n", "shop"},
+	} {
+		if err := terminal.run(ctx, out, command...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stayUp prints how to reach the API server and waits for Ctrl-C.
+func stayUp(ctx context.Context, terminal *terminal, out io.Writer) error {
+	_, _ = fmt.Fprintf(out, "\nStaying up until Ctrl-C. In another terminal:\n\n  export KUBECONFIG=%s\n  export PATH=%s:$PATH\n",
+		terminal.kubeconfig, terminal.path)
+	_, _ = fmt.Fprintf(out, "  kubectl get pillion; kubectl get pods -A -l %s=true; kubectl pillion help\n", v1alpha1.InjectedKey)
 	<-ctx.Done()
 	_, _ = fmt.Fprintln(out, "\nending")
 	return nil

@@ -1,6 +1,7 @@
 package readme
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -48,7 +49,7 @@ func TestLinksOfDocumentsLeadSomewhere(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	found := 0
 	for _, document := range documents(t) {
-		for _, match := range link.FindAllStringSubmatch(read(t, document), -1) {
+		for _, match := range link.FindAllStringSubmatch(withoutCode(read(t, document)), -1) {
 			file, heading, _ := strings.Cut(match[1], "#")
 			if strings.Contains(file, "://") {
 				continue
@@ -67,16 +68,24 @@ func TestLinksOfDocumentsLeadSomewhere(t *testing.T) {
 			}
 		}
 	}
-	if found < 20 {
+	if found < 100 {
 		t.Errorf("only %d links were found", found)
 	}
+}
+
+// withoutCode leaves out what is code: what looks like a link or a heading there is none.
+func withoutCode(text string) string {
+	text = regexp.MustCompile("(?ms)^ *```.*?^ *```$").ReplaceAllString(text, "") //nolint:gocritic // each ^ is where a line begins
+	return regexp.MustCompile("`[^`\n]*`").ReplaceAllStringFunc(text, func(code string) string {
+		return regexp.MustCompile(`[^A-Za-z0-9 _-]`).ReplaceAllString(code, "") // a heading's anchor has the letters of its code
+	})
 }
 
 // headings returns the anchors of a document: its headings in lower case with dashes, without marks.
 func headings(text string) map[string]bool {
 	anchors := map[string]bool{}
-	marks := regexp.MustCompile(`[^a-z0-9 -]`)
-	for line := range strings.Lines(text) {
+	marks := regexp.MustCompile(`[^a-z0-9 _-]`)
+	for line := range strings.Lines(withoutCode(text)) {
 		if title, ok := strings.CutPrefix(strings.TrimLeft(line, "#"), " "); ok && strings.HasPrefix(line, "#") {
 			title = marks.ReplaceAllString(strings.ToLower(strings.TrimSpace(title)), "")
 			anchors[strings.ReplaceAll(title, " ", "-")] = true
@@ -89,12 +98,32 @@ func headings(text string) map[string]bool {
 func documents(t *testing.T) []string {
 	t.Helper()
 	all := []string{filepath.FromSlash("../../../README.md")}
-	for _, pattern := range []string{"../../../docs/*.md", "../../../docs/decisions/*.md"} {
-		files, err := filepath.Glob(filepath.FromSlash(pattern))
-		if err != nil || len(files) == 0 {
-			t.Fatalf("%s: no documents: %v", pattern, err)
+	err := filepath.WalkDir(filepath.FromSlash("../../../docs"), func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() && filepath.Ext(path) == ".md" {
+			all = append(all, path)
 		}
-		all = append(all, files...)
+		return err
+	})
+	if err != nil || len(all) < 20 {
+		t.Fatalf("only %d documents: %v", len(all), err)
 	}
 	return all
+}
+
+// TestEveryPageIsInTheIndex looks for each page of docs/ in docs/README.md, where readers look for it.
+func TestEveryPageIsInTheIndex(t *testing.T) {
+	index := read(t, "../../../docs/README.md")
+	for _, document := range documents(t) {
+		path, err := filepath.Rel(filepath.FromSlash("../../../docs"), document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path = filepath.ToSlash(path)
+		if path == "README.md" || strings.HasPrefix(path, "../") || strings.HasPrefix(path, "decisions/") {
+			continue
+		}
+		if !strings.Contains(index, "]("+path+")") {
+			t.Errorf("docs/README.md has no link to %s", path)
+		}
+	}
 }

@@ -17,19 +17,19 @@ import (
 	"github.com/pillion-dev/pillion/weave"
 )
 
-// offlineFlags are those of commands that decide about Pods without a cluster.
-type offlineFlags struct {
+// decisionFlags are those of commands that decide about Pods by themselves.
+type decisionFlags struct {
 	profiles []string
 	// configuration has the flags of package config. The command has them too, but for --namespace, which means another
 	// one here.
 	configuration *pflag.FlagSet
 }
 
-func addOfflineFlags(command *cobra.Command) *offlineFlags {
-	flags := &offlineFlags{configuration: pflag.NewFlagSet("configuration", pflag.ContinueOnError)}
+// addDecisionFlags adds them: --profiles, and the settings that decisions depend on.
+func addDecisionFlags(command *cobra.Command) *decisionFlags {
+	flags := &decisionFlags{configuration: pflag.NewFlagSet("configuration", pflag.ContinueOnError)}
 	command.Flags().StringArrayVarP(&flags.profiles, "profiles", "p", nil,
 		"file or directory with PatternProfiles, ClusterPatternProfiles and Namespaces; may be repeated")
-	mustMark(command.MarkFlagRequired("profiles"))
 	config.AddFlags(flags.configuration, config.Decisions)
 	flags.configuration.VisitAll(func(flag *pflag.Flag) {
 		if flag.Name != "namespace" {
@@ -39,6 +39,18 @@ func addOfflineFlags(command *cobra.Command) *offlineFlags {
 	return flags
 }
 
+// addOfflineFlags adds them to a command that has no cluster to read profiles from.
+func addOfflineFlags(command *cobra.Command) *decisionFlags {
+	flags := addDecisionFlags(command)
+	mustMark(command.MarkFlagRequired("profiles"))
+	return flags
+}
+
+// settings returns the settings that decisions depend on.
+func (f *decisionFlags) settings() (config.Config, error) {
+	return config.Load(f.configuration, os.Environ())
+}
+
 // mustMark panics if a flag that is marked is not there: a mistake in the program.
 func mustMark(err error) {
 	if err != nil {
@@ -46,8 +58,8 @@ func mustMark(err error) {
 	}
 }
 
-// offline is what decides about Pods without a cluster.
-type offline struct {
+// decider is what decides about Pods on the command line: by what files say, or by what a cluster has.
+type decider struct {
 	options    profiles.Options
 	compiler   *profiles.Compiler
 	snapshot   *profiles.Snapshot
@@ -55,8 +67,8 @@ type offline struct {
 }
 
 // load reads the configuration and the profiles. A PatternProfile that names no namespace is in the one given.
-func (f *offlineFlags) load(namespace string) (*offline, error) {
-	settings, err := config.Load(f.configuration, os.Environ())
+func (f *decisionFlags) load(namespace string) (*decider, error) {
+	settings, err := f.settings()
 	if err != nil {
 		return nil, err
 	}
@@ -69,13 +81,13 @@ func (f *offlineFlags) load(namespace string) (*offline, error) {
 		return nil, err
 	}
 	options := decisionOptions(settings)
-	return &offline{
+	return &decider{
 		options: options, compiler: compiler, snapshot: profiles.NewSnapshot(options, loaded), namespaces: namespaces,
 	}, nil
 }
 
 // know adds namespaces, ahead of what the profiles' files say of them.
-func (o *offline) know(namespaces manifest.Namespaces) { maps.Copy(o.namespaces, namespaces) }
+func (o *decider) know(namespaces manifest.Namespaces) { maps.Copy(o.namespaces, namespaces) }
 
 // decisionOptions returns the settings that decisions depend on.
 func decisionOptions(settings config.Config) profiles.Options {

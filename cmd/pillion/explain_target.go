@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/pillion-dev/pillion/manifest"
+	"github.com/pillion-dev/pillion/profiles"
+)
+
+// target is an object of the cluster.
+type target struct {
+	kind *podKind
+	name string
+}
+
+// podKind is a kind of objects that have a Pod template, or of Pods.
+type podKind struct {
+	schema.GroupVersionKind
+	names []string // kubectl's
+}
+
+func podKinds() []podKind {
+	apps, batch, core := appsv1.SchemeGroupVersion, batchv1.SchemeGroupVersion, corev1.SchemeGroupVersion
+	return []podKind{
+		{core.WithKind("Pod"), []string{"pod", "pods", "po"}},
+		{apps.WithKind("Deployment"), []string{"deployment", "deployments", "deploy"}},
+		{apps.WithKind("StatefulSet"), []string{"statefulset", "statefulsets", "sts"}},
+		{apps.WithKind("DaemonSet"), []string{"daemonset", "daemonsets", "ds"}},
+		{apps.WithKind("ReplicaSet"), []string{"replicaset", "replicasets", "rs"}},
+		{core.WithKind("ReplicationController"), []string{"replicationcontroller", "replicationcontrollers", "rc"}},
+		{batch.WithKind("Job"), []string{"job", "jobs"}},
+		{batch.WithKind("CronJob"), []string{"cronjob", "cronjobs", "cj"}},
+		{core.WithKind("PodTemplate"), []string{"podtemplate", "podtemplates"}},
+	}
+}
+
+// kindNames names the kinds for messages, by the shortest of their names.
+func kindNames() string {
+	var names []string
+	for _, kind := range podKinds() {
+		names = append(names, slices.MinFunc(kind.names, func(a, b string) int { return len(a) - len(b) }))
+	}
+	return strings.Join(names, ", ")
+}
+
+// parseTargets reads TYPE/NAME..., or TYPE NAME... as kubectl does.
+func parseTargets(args []string) ([]target, error) {
+	if len(args) > 0 && !strings.Contains(args[0], "/") {
+		if len(args) == 1 {
+			return nil, fmt.Errorf("%s is not enough: name the object too, as in %s/NAME", args[0], args[0])
+		}
+		rest := make([]string, 0, len(args)-1)
+		for _, name := range args[1:] {
+			rest = append(rest, args[0]+"/"+name)
+		}
+		args = rest
+	}
+	targets := make([]target, 0, len(args))
+	for _, arg := range args {
+		kind, name, _ := strings.Cut(arg, "/")
+		if name == "" || strings.Contains(name, "/") {
+			return nil, fmt.Errorf("%q names no object: write it as TYPE/NAME, for example deploy/shop", arg)
+		}
+		resource, _, _ := strings.Cut(strings.ToLower(kind), ".") // deployments.apps
+		kinds := podKinds()
+		i := slices.IndexFunc(kinds, func(k podKind) bool { return slices.Contains(k.names, resource) })
+		if i < 0 {
+			return nil, fmt.Errorf("%q is no type with Pods that Pillion knows; write one of %s. Of another kind give the template as "+
+				"a Pod by -f", kind, kindNames())
+		}
+		targets = append(targets, target{&kinds[i], name})
+	}
+	return targets, nil
+}
+
+// explainTarget explains an object of the cluster.
+func (e *explaining) explainTarget(ctx context.Context, t target) error {
+	object := &unstructured.Unstructured{}
+	object.SetGroupVersionKind(t.kind.GroupVersionKind)
+	err := e.connected.Get(ctx, client.ObjectKey{Namespace: e.namespace, Name: t.name}, object)
+	what := t.kind.Kind + " " + t.name
+	switch {
+	case apierrors.IsNotFound(err):
+		return fmt.Errorf("there is no %s in namespace %s; name another namespace by --namespace", what, e.namespace)
+	case apierrors.IsForbidden(err):
+		return fmt.Errorf("you may not read %s in namespace %s (permission: get %s); give it as a file by -f: %w",
+			what, e.namespace, t.kind.names[1], err)
+	case err != nil:
+		return fmt.Errorf("read %s in namespace %s: %w", what, e.namespace, err)
+	}
+	for _, noise := range [][]string{
+		{"status"}, {"metadata", "managedFields"}, {"metadata", "annotations", corev1.LastAppliedConfigAnnotation},
+	} {
+		unstructured.RemoveNestedField(object.Object, noise...)
+	}
+	var explained *explanation
+	if t.kind.Kind == "Pod" {
+		explained, err = e.explainPod(ctx, object)
+	} else {
+		explained, err = e.explainWorkload(ctx, object)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	e.explanations = append(e.explanations, *explained)
+	return nil
+}
+
+// explainWorkload explains the template of a workload of the cluster, as if it were a file.
+func (e *explaining) explainWorkload(ctx context.Context, object *unstructured.Unstructured) (*explanation, error) {
+	encoded, err := yaml.Marshal(object.Object)
+	if err != nil {
+		return nil, fmt.Errorf("encode: %w", err)
+	}
+	file := manifest.Parse(strings.ToLower(object.GetKind())+"/"+object.GetName(), encoded)
+	if len(file.Documents) != 1 || file.Documents[0].Err != nil {
+		return nil, fmt.Errorf("cannot be read back: %w", file.Documents[0].Err)
+	}
+	templates, err := file.Documents[0].Templates()
+	if err != nil {
+		return nil, bare(err)
+	}
+	explained, err := e.explainTemplate(ctx, &templates[0], 0)
+	return explained, bare(err)
+}
+
+// explainPod explains a Pod that was created.
+func (e *explaining) explainPod(ctx context.Context, object *unstructured.Unstructured) (*explanation, error) {
+	encoded, err := json.Marshal(object.Object)
+	if err != nil {
+		return nil, fmt.Errorf("encode: %w", err)
+	}
+	pod := &corev1.Pod{}
+	if err := json.Unmarshal(encoded, pod); err != nil {
+		return nil, fmt.Errorf("decode: %w", err)
+	}
+	known, err := e.in(ctx, pod.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	explained := &explanation{
+		Kind: "Pod", Name: pod.Name, Namespace: pod.Namespace, Unreadable: whats(known.hidden),
+		Notes: profiles.Misplaced(nil, &pod.ObjectMeta, ""), Carries: profiles.CarriedBy(pod), Skipped: profiles.SkippedIn(pod),
+	}
+	namespace := known.namespaces.Get(pod.Namespace)
+	without := known.snapshot.Without(namespace, pod)
+	if len(known.hidden) > 0 {
+		raw, err := creatable(without)
+		if err != nil {
+			return nil, err
+		}
+		if err := e.explainByDryRun(ctx, explained, known, raw); err != nil {
+			return nil, err
+		}
+		e.compareCarried(explained)
+	} else {
+		request := profiles.Request{Namespace: namespace, Pod: without, User: profiles.ControllerUser(controllerOf(pod))}
+		explained.Explanation = new(request.ExplainToReader(known.snapshot))
+		explained.Carries = explained.Compare(explained.Carries)
+		explained.judgePod()
+		if e.forceDryRun {
+			raw, err := creatable(without)
+			if err != nil {
+				return nil, err
+			}
+			explained.DryRun = e.tryOut(ctx, pod.Namespace, raw)
+			explained.DryRun.compare(explained.Explanation)
+		}
+	}
+	explained.Diff = ""
+	if e.showDiff && len(explained.Carries) > 0 {
+		explained.Diff, err = podDiff("pod/"+pod.Name, without, pod)
+	}
+	return explained, err
+}
+
+// controllerOf returns the kind of the workload that owns a Pod.
+func controllerOf(pod *corev1.Pod) string {
+	if owner := metav1.GetControllerOf(pod); owner != nil {
+		return owner.Kind
+	}
+	return ""
+}
+
+// judgePod says of a Pod that was created what it carries, and what would become of it today.
+func (x *explanation) judgePod() {
+	today := *x
+	today.judge()
+	x.Verdict = today.Verdict
+	var carried, outdated, gone []string
+	for i := range x.Carries {
+		carried = append(carried, x.Carries[i].Profile)
+		switch x.Carries[i].State {
+		case profiles.CarriedOutdated:
+			outdated = append(outdated, x.Carries[i].Profile)
+		case profiles.CarriedNoMore:
+			gone = append(gone, x.Carries[i].Profile)
+		case profiles.CarriedCurrent, profiles.CarriedUnknown:
+		}
+	}
+	var lacks []string
+	for _, name := range x.Names() {
+		if !slices.Contains(carried, name) {
+			lacks = append(lacks, name)
+		}
+	}
+	say := func(format string, names []string) string {
+		if len(names) == 0 {
+			return ""
+		}
+		return fmt.Sprintf(format, enumerate(names))
+	}
+	x.Summary = "The Pod carries nothing of Pillion's."
+	if len(carried) > 0 {
+		x.Summary = "The Pod carries " + enumerate(carried) + "."
+	}
+	switch {
+	case !x.Allowed:
+		x.Summary += " Created today it would be refused. " + x.Denial
+	case len(carried) == 0 && len(lacks) == 0:
+		x.Summary += " " + strings.Replace(today.Summary, "Nothing is added", "Created today it would get nothing either", 1)
+	case len(outdated)+len(gone)+len(lacks) == 0:
+		x.Summary += " Created today it would get the same."
+	default:
+		x.Summary += say(" Created today it would get another revision of %s.", outdated) +
+			say(" Created today it would not get %s.", gone) + say(" Created today it would get %s, too.", lacks)
+	}
+}
+
+// objectName names an object for messages.
+func objectName(object map[string]any) string {
+	u := unstructured.Unstructured{Object: object}
+	return strings.TrimSpace(u.GetKind() + " " + u.GetName())
+}
