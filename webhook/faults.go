@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/go-json-experiment/json/jsontext"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kjson "sigs.k8s.io/json"
@@ -43,6 +44,9 @@ func reasonOfFault(status int) string { return strings.ReplaceAll(http.StatusTex
 
 // decodeProblem says why JSON could not be decoded. The error itself may quote what was written, as that of a time does.
 func decodeProblem(err error) string {
+	if syntax := (*jsontext.SyntacticError)(nil); errors.As(err, &syntax) {
+		return fmt.Sprintf("it is not JSON, or not all of it, at byte %d", syntax.ByteOffset)
+	}
 	if isSyntax, offset := kjson.SyntaxErrorOffset(err); isSyntax {
 		return fmt.Sprintf("it is not JSON, or not all of it, at byte %d", offset)
 	}

@@ -47,7 +47,7 @@ func TestFaultsSayWhatIsWrongAndQuoteNothing(t *testing.T) {
 		wantStatus int
 		wantLog    string
 	}{
-		"what is no JSON": {body: canary, wantStatus: http.StatusBadRequest, wantLog: "not JSON, or not all of it, at byte 1"},
+		"what is no JSON": {body: canary, wantStatus: http.StatusBadRequest, wantLog: "not JSON, or not all of it, at byte 0"},
 		"a bad time": {
 			body: review(pods, `{"metadata":{"creationTimestamp":"`+canary+`"}}`), wantStatus: http.StatusBadRequest,
 			wantLog: "a value that its type cannot hold",

@@ -13,7 +13,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	kjson "sigs.k8s.io/json"
 
 	"github.com/pillion-dev/pillion/profiles"
 )
@@ -102,7 +101,7 @@ func (w *workload) template(kind string) (template *podTemplate, path string) {
 // decodeWorkload reads the request of the admission review of a workload.
 func decodeWorkload(body []byte) (*workloadRequest, error) {
 	decoded := workloadReview{}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(body, &decoded); err != nil {
+	if err := unmarshal(body, &decoded); err != nil {
 		other, otherErr := decodeReview(body)
 		if otherErr != nil {
 			return nil, otherErr
