@@ -49,10 +49,15 @@ type Problem struct {
 
 // String returns the Problem with its place before it.
 func (p Problem) String() string {
+	return p.at() + ": " + p.Message
+}
+
+// at returns the place: FILE:LINE:COLUMN, as far as it is known.
+func (p Problem) at() string {
 	if p.Column > 0 {
-		return fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Message)
+		return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
 	}
-	return place(p.File, p.Line) + ": " + p.Message
+	return place(p.File, p.Line)
 }
 
 func place(file string, line int) string {

@@ -493,7 +493,7 @@ cases:
 		!strings.Contains(*failed.Failure, "no profile was considered") {
 		t.Errorf("failed: %+v", failed)
 	}
-	if unread.Failure == nil || !strings.Contains(*unread.Failure, "b_test.yaml:1:1: apiVersion: is empty; write "+
+	if unread.Name != "can be used: b_test.yaml:1:1" || unread.Failure == nil || !strings.Contains(*unread.Failure, "b_test.yaml:1:1: apiVersion: is empty; write "+
 		"pillion.dev/v1alpha1") {
 		t.Errorf("not read: %+v", unread)
 	}

@@ -147,7 +147,9 @@ func (v value) denial() *denial {
 	}
 	if field, ok := fields["message"]; ok {
 		if _, several := field.content.([]any); several {
-			d.message = field.items("[not available]")
+			if d.message = field.items("[not available]"); len(field.content.([]any)) == 0 {
+				field.problem("there is none; write a text that the message contains, or leave it out")
+			}
 		} else if text, ok := field.text(); ok {
 			d.message = []item{{field, text}}
 		}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/pillion-dev/pillion/manifest"
 )
 
 // found is what the paths that were given hold.
@@ -17,7 +19,7 @@ type found struct {
 }
 
 // goldenSuffix is what the names of golden files end in, so that one that no case uses any more is found.
-const goldenSuffix = ".golden.yaml"
+const goldenSuffix = manifest.GoldenSuffix
 
 const noCaseHere = "no file in this directory or below has a name that ends in _test.yaml or .test.yaml"
 

@@ -15,7 +15,7 @@ func (r *Report) Suites() []report.Suite {
 		suite := report.Suite{Name: file.File}
 		for _, problem := range file.Problems {
 			suite.Cases = append(suite.Cases, report.Case{
-				Name: place("can be used", problem.Line), File: problem.File, Line: problem.Line, Failure: problem.String(),
+				Name: "can be used: " + problem.at(), File: problem.File, Line: problem.Line, Failure: problem.String(),
 			})
 		}
 		for i := range file.Cases {

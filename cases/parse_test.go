@@ -155,7 +155,8 @@ func TestMistakesAreToldWhereTheyStand(t *testing.T) {
 				"- {name: i, pod: {spec: {containers: [{name: app}]}}, expect: {skipped: {}}}\n" +
 				"- {name: j, pod: {spec: {containers: [{name: app}]}}, expect: {outcomes: {cache: Applied}}}\n" +
 				"- {name: k, pod: {spec: {containers: [{name: app}]}}, expect: {outcomes: [{cache: Applied, site: Applied}]}}\n" +
-				"- {name: l, pod: {spec: {containers: [{name: app}]}}, expect: {injected: [a, a]}}\n", []string{
+				"- {name: l, pod: {spec: {containers: [{name: app}]}}, expect: {injected: [a, a]}}\n" +
+				"- {name: m, pod: {spec: {containers: [{name: app}]}}, expect: {denied: {message: []}}}\n", []string{
 				"5:55: cases[0].expect: it expects nothing; write {allowed: true} at least",
 				"6:64: cases[1].expect.allowed: write denied: true, or denied: {reasons: [...], message: ...}, for a Pod that should be " +
 					"refused",
@@ -173,6 +174,7 @@ func TestMistakesAreToldWhereTheyStand(t *testing.T) {
 				"14:64: cases[9].expect.outcomes: has keys of its own; write a list: [site-content: Applied, page-cache: ConditionNotMet]",
 				"15:75: cases[10].expect.outcomes[0]: it has 2 keys; write one profile and its reason: {site-content: Applied}",
 				`16:78: cases[11].expect.injected[1]: "a" is there twice; remove one of them`,
+				"17:73: cases[12].expect.denied.message: there is none; write a text that the message contains, or leave it out",
 			},
 		},
 		"golden files that cannot be": {

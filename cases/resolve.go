@@ -94,7 +94,6 @@ func (l *loader) resolve(r *reader, t *test) {
 		}
 		l.pod(c)
 		c.place()
-		c.request.namespaces[c.request.namespace] = c.request.namespaces.Get(c.request.namespace) // with the label that every one has
 	}
 }
 

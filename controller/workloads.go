@@ -29,7 +29,15 @@ const (
 	templateAnnotations = templateMetadata + ".?annotations.orValue({})"
 	templateLabels      = templateMetadata + ".?labels.orValue({})"
 
-	injectKey       = "'" + v1alpha1.InjectKey + "'"
+	// Of a CronJob's Job template nothing is read, but people write there.
+	jobMetadata    = "object.?spec.?jobTemplate.?metadata"
+	jobAnnotations = jobMetadata + ".?annotations.orValue({})"
+	jobLabels      = jobMetadata + ".?labels.orValue({})"
+
+	injectKey = "'" + v1alpha1.InjectKey + "'"
+	// few is true of what has so few elements that the API server looks at each in no time. That takes it long enough with tens of
+	// thousands to give up the request, and nobody has as many who wants to be told.
+	few             = ".size() <= 500 && "
 	overrides       = ".exists(key, key.contains('." + v1alpha1.Group + "/'))"
 	templateHasKey  = injectKey + " in " + templateAnnotations
 	templateAsks    = templateAnnotations + "[" + injectKey + "].trim() != '" + v1alpha1.None + "'"
@@ -38,11 +46,14 @@ const (
 	// meansToAsk is true of what says something of profiles without the annotation that asks for them: in the wrong place, or of
 	// fields of a profile that it does not ask for.
 	meansToAsk = injectKey + " in " + annotations + " || " + injectKey + " in " + labels + " || " + injectKey + " in " + templateLabels +
-		" || " + annotations + overrides + " || " + templateAnnotations + overrides
+		" || " + injectKey + " in " + jobAnnotations + " || " + injectKey + " in " + jobLabels +
+		" || " + annotations + few + annotations + overrides + " || " + jobAnnotations + few + jobAnnotations + overrides +
+		" || " + templateAnnotations + few + templateAnnotations + overrides
 	workloadAsks = templateHasKey + " ? " + templateAsks + " : (" + meansToAsk + ")"
 
 	// notControlled spares what a controller makes of another workload, as a ReplicaSet of a Deployment: nobody sees its warnings.
-	notControlled = "!object.metadata.?ownerReferences.orValue([]).exists(owner, owner.?controller.orValue(false))"
+	notControlled = "!(" + owners + few + owners + ".exists(owner, owner.?controller.orValue(false)))"
+	owners        = "object.metadata.?ownerReferences.orValue([])"
 	// workloadChanged spares what changes nothing that Pods or warnings are made of.
 	workloadChanged = specChanged + " || object.metadata.?annotations != oldObject.metadata.?annotations" +
 		" || object.metadata.?labels != oldObject.metadata.?labels"

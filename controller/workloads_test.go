@@ -190,10 +190,26 @@ func TestWorkloadsAreSentThatAskOrThatPolicyConcerns(t *testing.T) {
 		},
 		"a CronJob whose Jobs have what Pods need": {
 			object: `{apiVersion: batch/v1, kind: CronJob, spec: {jobTemplate: {metadata: {annotations: {pillion.dev/inject: a}}}}}`,
+			want:   []string{workloadsEntry},
+		},
+		"a CronJob whose Jobs have a label that Pods need": {
+			object: `{apiVersion: batch/v1, kind: CronJob, spec: {jobTemplate: {metadata: {labels: {pillion.dev/inject: a}}}}}`,
+			want:   []string{workloadsEntry},
+		},
+		"a CronJob whose Jobs override": {
+			object: `{apiVersion: batch/v1, kind: CronJob, spec: {jobTemplate: {metadata: {annotations: {a.pillion.dev/ref: b}}}}}`,
+			want:   []string{workloadsEntry},
 		},
 		"one that a controller made": {
 			object: `{kind: ReplicaSet, metadata: {name: web-1, ownerReferences: [{kind: Deployment, controller: true}]},
 				spec: {template: {metadata: {annotations: {pillion.dev/inject: a}}}}}`,
+		},
+		"one with more annotations than are looked at": {
+			object: `{metadata: {annotations: {` + manyKeys(501) + `, site.pillion.dev/ref: v2}}, spec: {template: {}}}`,
+		},
+		"one with as many annotations as are looked at": {
+			object: `{metadata: {annotations: {` + manyKeys(499) + `, site.pillion.dev/ref: v2}}, spec: {template: {}}}`,
+			want:   []string{workloadsEntry},
 		},
 		"one that somebody owns who does not control it": {
 			object: `{metadata: {ownerReferences: [{kind: ConfigMap}, {kind: ConfigMap, controller: false}]},
@@ -357,4 +373,13 @@ func selects(t *rapid.T, selector *metav1.LabelSelector, drawn map[string]any) b
 		t.Fatal(err)
 	}
 	return compiled.Matches(setOf(drawn))
+}
+
+// manyKeys are so many entries of a map in YAML.
+func manyKeys(number int) string {
+	keys := make([]string, number)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("k%d: v", i)
+	}
+	return strings.Join(keys, ", ")
 }

@@ -438,6 +438,7 @@ func readQuantity(text string) (resource.Quantity, error) {
 // shortened cuts a value of the user's for a message.
 func shortened(value string) string {
 	const most = 64
+	value = WithoutCredentials(value)
 	if len(value) <= most {
 		return value
 	}

@@ -3,6 +3,7 @@ package injectors
 import (
 	"fmt"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -53,14 +54,36 @@ func validateURL(s string, path *field.Path) field.ErrorList {
 	}
 	u, err := url.Parse(s)
 	if err != nil {
-		return field.ErrorList{field.Invalid(path, s, "is not a URL; write a % as %25 and check the port")}
+		return field.ErrorList{field.Invalid(path, WithoutCredentials(s), "is not a URL; write a % as %25 and check the port")}
 	}
 	if port := u.Port(); port != "" {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return field.ErrorList{field.Invalid(path, s, "the port must be from 1 to 65535")}
+			return field.ErrorList{field.Invalid(path, WithoutCredentials(s), "the port must be from 1 to 65535")}
 		}
 	}
 	return nil
+}
+
+var (
+	// userInURL is the user and password of a URL, up to the last @ of a word: a password that should have been escaped may hold anything.
+	userInURL = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^\s"']*@`)
+	// userAndPassword are those of what has no scheme.
+	userAndPassword = regexp.MustCompile(`^[^\s/@:]+:[^\s@]*@`)
+)
+
+// WithoutCredentials returns a value for a message, in which URLs have no user and password: messages end up in statuses and logs.
+func WithoutCredentials(value string) string {
+	switch {
+	case !strings.Contains(value, "@"):
+		return value
+	case !strings.Contains(value, "://"):
+		return userAndPassword.ReplaceAllString(value, "…@")
+	case strings.Count(value, "://") == 1 && !strings.ContainsAny(value, `"'`): // a password may hold a space, too
+		scheme, rest, _ := strings.Cut(value, "://")
+		return scheme + "://…" + rest[strings.LastIndex(rest, "@"):]
+	default:
+		return userInURL.ReplaceAllString(value, "${1}…@")
+	}
 }
 
 func gitSyncFragment(request Request) weave.Fragment {

@@ -327,3 +327,34 @@ func TestValidateGitSync(t *testing.T) {
 		})
 	}
 }
+
+func TestWithoutCredentials(t *testing.T) {
+	tests := map[string]struct{ value, want string }{
+		"a user and a password":            {"https://u:hunter2@host/x", "https://…@host/x"},
+		"a token alone":                    {"https://hunter2@host/x", "https://…@host/x"},
+		"a password with what ends a host": {"https://u:hun/ter2@x@host/x", "https://…@host/x"},
+		"in the middle of something else":  {`{"url": "ftp://u:hunter2@host"}`, `{"url": "ftp://…@host"}`},
+		"a password with a space":          {"https://hun ter2@host/x", "https://…@host/x"},
+		"two of them":                      {"http://u:hunter2@a http://hunter2@b", "http://…@a http://…@b"},
+		"without a scheme":                 {"u:hunter2@host:path", "…@host:path"},
+		"a user of ssh":                    {"git@host:path", "git@host:path"},
+		"a URL without any":                {"https://host:80/x", "https://host:80/x"},
+		"an address":                       {"a@example.com", "a@example.com"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := WithoutCredentials(test.value); got != test.want {
+				t.Errorf("%q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestGitSyncProblemsDoNotRepeatPasswords(t *testing.T) {
+	for _, repo := range []string{"https://u:hunter2@host/%zz", "https://u:hunter2@host:99999/x"} {
+		errs := validateGitSync(&v1alpha1.Pattern{GitSync: siteContent(func(spec *v1alpha1.GitSync) { spec.Repo = repo })}, field.NewPath("gitSync"))
+		if len(errs) != 1 || strings.Contains(errs.ToAggregate().Error(), "hunter2") {
+			t.Errorf("%s: %v", repo, errs)
+		}
+	}
+}

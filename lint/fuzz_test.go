@@ -43,7 +43,7 @@ func FuzzFiles(f *testing.F) {
 				t.Errorf("%+v on a line of %d characters", finding, at-1)
 			}
 		}
-		if err := report.SARIF(&bytes.Buffer{}, "", result.Findings); err != nil {
+		if err := report.SARIF(&bytes.Buffer{}, "", result.Findings, nil); err != nil {
 			t.Error(err)
 		}
 	})

@@ -367,3 +367,24 @@ func TestTheSameFilesGiveTheSameFindings(t *testing.T) {
 		t.Errorf("findings (-first +second):\n%s", diff)
 	}
 }
+
+// A finding stands in logs of CI, which more people read than the files.
+func TestFindingsHoldNoPassword(t *testing.T) {
+	profile := func(name, repo, more, overridable string) string {
+		return fmt.Sprintf("apiVersion: pillion.dev/v1alpha1\nkind: ClusterPatternProfile\nmetadata: {name: %s}\nspec:\n"+
+			"  gitSync: {repo: %q, mountPath: /srv/site%s}\n  overridable: [%s]\n---\n", name, repo, more, overridable)
+	}
+	text := profile("a", "https://u:hunter2@host/x", "", "ref") + profile("b", "https://u:hunter2 @host /x", "", "ref") +
+		profile("c", "https://host/x", `, onSync: {url: "http://u:hunter2@localhost:9/x"}`, "ref") + profile("d", "https://host/x", "", "repo, onSync") +
+		fmt.Sprintf(pod, `pillion.dev/inject: d, d.pillion.dev/repo: "https://u:hunter2@host:99999/x"`) + "---\n" +
+		fmt.Sprintf(pod, `pillion.dev/inject: d, d.pillion.dev/onSync: '{"url": "http://u:hunter2@host/"'`)
+	found := lint.Files([]manifest.File{manifest.Parse("f.yaml", []byte(text))}, nil, options(t)).Findings
+	if len(found) < 6 { // and one of the Pod that is there twice
+		t.Errorf("only %v", found)
+	}
+	for _, finding := range found {
+		if strings.Contains(finding.Message, "hunter2") {
+			t.Errorf("a password is in %q", finding.Message)
+		}
+	}
+}

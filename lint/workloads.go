@@ -84,7 +84,7 @@ func (w *workload) checkMisplaced() {
 
 // misplacedAt returns where the key stands of which a message tells.
 func (w *workload) misplacedAt(message string) manifest.Position {
-	for _, pointer := range []string{w.Own, w.Path} {
+	for _, pointer := range []string{w.Own, w.Own + "/spec/jobTemplate", w.Path} {
 		for _, field := range []string{"annotations", "labels"} {
 			for _, key := range w.Document.Keys(pointer + "/metadata/" + field) {
 				isRead := pointer == w.Path && field == "annotations"
@@ -112,7 +112,7 @@ func (w *workload) annotationAt(key string) manifest.Position {
 // decide tells what the webhook would refuse, leave out and warn of.
 func (w *workload) decide() {
 	decision := profiles.Request{
-		Namespace: w.linter.namespaces.Get(w.namespace), Pod: w.pod, User: profiles.ControllerUser(w.Kind),
+		Namespace: w.linter.namespaces.Get(w.namespace), Pod: w.pod, User: profiles.ControllerUser(w.Kind), ClaimVolumes: w.ClaimVolumes,
 	}.Decide(w.linter.snapshot)
 	denying := decision.Denying()
 	for i := range denying {

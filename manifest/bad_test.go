@@ -117,7 +117,7 @@ func TestReadTrees(t *testing.T) {
 	t.Chdir(dir)
 	for name, text := range map[string]string{
 		"deploy/b.yaml": "kind: B\n", "deploy/sub/deeper/a.yml": "kind: A\n", "deploy/sub/notes.txt": "no", "deploy/.git/x.yaml": "a: [\n",
-		"deploy/.hidden.yaml": "a: [\n", "other/c.json": `{"kind":"C"}`, "none/README": "", "locked/d.yaml": "kind: D\n",
+		"deploy/.hidden.yaml": "a: [\n", "deploy/a.golden.yaml": "kind: G\n", "other/c.json": `{"kind":"C"}`, "none/README": "", "locked/d.yaml": "kind: D\n",
 	} {
 		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 			t.Fatal(err)
@@ -154,9 +154,9 @@ func TestReadTrees(t *testing.T) {
 			paths: []string{"deploy/b.yaml", "./deploy/", "other", "deploy"},
 			want:  []string{"deploy/b.yaml", "deploy/linked.yaml*", "deploy/sub/deeper/a.yml*", "other/c.json*"},
 		},
-		"what is hidden is read if it is named": {
-			paths: []string{"deploy/.hidden.yaml"},
-			want:  []string{"deploy/.hidden.yaml"},
+		"what is hidden or golden is read if it is named": {
+			paths: []string{"deploy/.hidden.yaml", "deploy/a.golden.yaml"},
+			want:  []string{"deploy/.hidden.yaml", "deploy/a.golden.yaml"},
 		},
 		"links that lead nowhere, and the others are read": {
 			paths: []string{"loops", "other"},

@@ -22,6 +22,9 @@ import (
 // than this is something else.
 const MaxFileBytes = 32 << 20
 
+// GoldenSuffix is how the names of files end that hold what a test expects: Pods that nobody applies.
+const GoldenSuffix = ".golden.yaml"
+
 // Stdin is the path that stands for standard input, and stdinName what messages call it.
 const (
 	Stdin     = "-"
@@ -68,7 +71,7 @@ type File struct {
 func ReadFiles(paths []string, stdin io.Reader) ([]File, []error) { return read(paths, stdin, false) }
 
 // ReadTrees is ReadFiles with the subdirectories of directories, and theirs. What is hidden, by a name that starts with a dot, is left
-// out, and so are subdirectories behind symbolic links. A file that several paths lead to is read once.
+// out, and so are golden files and subdirectories behind symbolic links. A file that several paths lead to is read once.
 func ReadTrees(paths []string, stdin io.Reader) ([]File, []error) { return read(paths, stdin, true) }
 
 func read(paths []string, stdin io.Reader, deep bool) ([]File, []error) {
@@ -167,7 +170,7 @@ func (f *finder) directory(path string) {
 		name := filepath.Join(path, entry.Name())
 		hidden := strings.HasPrefix(entry.Name(), ".")
 		switch {
-		case f.deep && hidden:
+		case f.deep && (hidden || strings.HasSuffix(entry.Name(), GoldenSuffix)):
 		case entry.IsDir():
 			if f.deep {
 				f.directory(name)

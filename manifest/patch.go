@@ -49,6 +49,7 @@ func (d *Document) Patch(operations []jsonpatch.JsonPatchOperation) ([]byte, err
 func (d *Document) writers(e *editor) []func(*yaml.Node) ([]byte, error) {
 	if d.isJSON {
 		return []func(*yaml.Node) ([]byte, error){
+			func(root *yaml.Node) ([]byte, error) { return spliceJSON(root, d.Raw, e.emptied) },
 			func(root *yaml.Node) ([]byte, error) { return formatJSON(root, d.Raw) },
 		}
 	}

@@ -113,21 +113,61 @@ func TestPatchKeepsTheText(t *testing.T) {
 				"    - x\n    - z\n" +
 				"  - name: c\n    mounts:\n    - x\n    env: e\n",
 		},
+		"a comment in brackets stays a comment": {
+			text:       "# head\nspec: { a: 1 # of a\n  }\nlist: [ # none\n]\n",
+			operations: []jsonpatch.JsonPatchOperation{add("/spec/b", "c"), add("/list/0", "d")},
+			want:       "# head\nspec: { a: 1, \"b\": \"c\" # of a\n  }\nlist: [\"d\" # none\n]\n",
+		},
 		"a layout that is too odd to add to is written anew": {
-			text:       "# head\nspec: { a: 1 # of a\n  }\n",
-			operations: []jsonpatch.JsonPatchOperation{add("/spec/b", "c")},
-			want:       "# head\nspec: {a: 1, # of a\n  b: c}\n",
+			text:       "# head\na: {b, c:   1}\n",
+			operations: []jsonpatch.JsonPatchOperation{add("/a/b", "d")},
+			want:       "# head\na: {b: d, c: 1}\n",
+		},
+		"strings may end where their indentation does not tell": {
+			text:       "spec:\n  list:\n  - \"a\n b\"\n  - {c: 'd\n\n e'}\n  keep: |+\n    x\n\n\nend: >+\n  y\n\n",
+			operations: []jsonpatch.JsonPatchOperation{add("/spec/list/2", "f"), add("/spec/g", "h"), add("/i", "j")},
+			want: "spec:\n  list:\n  - \"a\n b\"\n  - {c: 'd\n\n e'}\n  - f\n  keep: |+\n    x\n\n\n  g: h\nend: >+\n  y\n\n" +
+				"i: j\n",
+		},
+		"what is empty, with an anchor, over lines, or below its key": {
+			text: "a: &x []\nb: [\n] # of b\nc:\n  {}\nd: !!map {} # of d\n",
+			operations: []jsonpatch.JsonPatchOperation{
+				add("/a/0", "1"), add("/b/0", "2"), add("/c/x", "3"), add("/d/x", "4"),
+			},
+			want: "a: &x\n- \"1\"\nb: # of b\n- \"2\"\nc:\n  {\"x\":\"3\"}\nd: !!map # of d\n  x: \"4\"\n",
+		},
+		"JSON keeps its spaces, and entries get lines where others have theirs": {
+			text: "{ \"a\" : [\n\t\"x\" ,\n\t\"y\"\n ], \"b\":\t{ } ,\n\n\t\"c\": [],\n\t\"d\": [1,2 ]\n}",
+			operations: []jsonpatch.JsonPatchOperation{
+				add("/a/0", "w"), add("/a/3", object{"z": []any{}}), add("/b/x", "1"), add("/c/0", "2"), add("/d/1", "3"),
+			},
+			want: "{ \"a\" : [\n\t\"w\",\n\t\"x\" ,\n\t\"y\",\n\t{\n\t\t\"z\": []\n\t}\n ], \"b\":\t{\"x\":\"1\"} ,\n\n" +
+				"\t\"c\": [\n\t\t\"2\"\n\t],\n\t\"d\": [1,\"3\", 2 ]\n}",
+		},
+		"lists with anchors, and lists in lists": {
+			text:       "a: &x\n    - b\n    -\n      - c\nd:\n-\n  - &y e\n  -   - f\n",
+			operations: []jsonpatch.JsonPatchOperation{add("/a/1/0", "1"), add("/a/2", "2"), add("/d/0/1/1", "3"), add("/d/0/2", "4"), add("/d/1", "5")},
+			want:       "a: &x\n    - b\n    -\n      - \"1\"\n      - c\n    - \"2\"\nd:\n-\n  - &y e\n  -   - f\n      - \"3\"\n  - \"4\"\n- \"5\"\n",
+		},
+		"a list is readable however its mapping is indented": {
+			text:       "a:\n   b: c\nd:\n- e\n",
+			operations: []jsonpatch.JsonPatchOperation{add("/a/l", []any{object{"x": []any{"z"}, "y": object{"k": "v"}}})},
+			want:       "a:\n   b: c\n   l:\n   - x:\n     - z\n     \"y\":\n       k: v\nd:\n- e\n",
+		},
+		"a byte order mark ahead of brackets": {
+			text:       "\ufeff{a: {ü: 1}}\n",
+			operations: []jsonpatch.JsonPatchOperation{add("/a/b", "c")},
+			want:       "\ufeff{a: {ü: 1, \"b\": \"c\"}}\n",
 		},
 		"JSON stays JSON, indented as it was": {
 			text:       "{\n    \"a\": {\"<b>\": 1e3, \"list\": []},\n    \"z\": null\n}\n",
 			operations: []jsonpatch.JsonPatchOperation{add("/a/list/0", "x"), add("/z", object{"y": true})},
-			want: "{\n    \"a\": {\n        \"<b>\": 1e3,\n        \"list\": [\n            \"x\"\n        ]\n    },\n" +
-				"    \"z\": {\n        \"y\": true\n    }\n}\n",
+			want:       "{\n    \"a\": {\"<b>\": 1e3, \"list\": [\"x\"]},\n    \"z\": {\n        \"y\": true\n    }\n}\n",
 		},
 		"JSON on one line stays on one line": {
 			text:       `{"a":{"😀":"\ud83d\ude00"}}`,
 			operations: []jsonpatch.JsonPatchOperation{add("/a/b", "c")},
-			want:       `{"a":{"😀":"😀","b":"c"}}`,
+			want:       `{"a":{"😀":"\ud83d\ude00", "b": "c"}}`,
 		},
 		"without additions nothing changes": {
 			text: "a: &x   1\n...\n",

@@ -14,27 +14,24 @@ import (
 // splice returns the text that a tree was parsed from, with what has been added to the tree (it has no position) put in where
 // it belongs. It relies on the text's being indented as people do; the caller reads the result back and so finds out.
 func splice(root *yaml.Node, text []byte, emptied map[*yaml.Node]bool) ([]byte, error) {
-	s := &splicer{text: text, emptied: emptied, lineBreak: "\n"}
-	if bytes.Contains(text, []byte("\r\n")) {
-		s.lineBreak = "\r\n"
-	}
-	s.measure(root)
-	for at := 0; at < len(text); at = lineEnd(text, at) {
-		s.lines = append(s.lines, at)
-	}
-	s.lines = append(s.lines, len(text)) // an empty value may end the text
-	s.visit(root)
-	if s.failed {
-		return nil, errors.New("the text is not laid out as its structure says")
-	}
-	return s.edited(), nil
+	return newSplicer(root, text, emptied, false).result()
 }
+
+// spliceJSON is splice for JSON.
+func spliceJSON(root *yaml.Node, text []byte, emptied map[*yaml.Node]bool) ([]byte, error) {
+	return newSplicer(root, text, emptied, true).result()
+}
+
+const byteOrderMark = "\ufeff"
 
 type splicer struct {
 	text      []byte
 	lines     []int // where each line starts
 	emptied   map[*yaml.Node]bool
 	lineBreak string
+
+	json     bool   // and not YAML
+	jsonStep string // what indents JSON
 
 	step    int  // columns by which a mapping is indented below its key
 	compact bool // lists stand below the first letter of their key, as kubectl writes them
@@ -46,6 +43,31 @@ type splicer struct {
 type edit struct {
 	start, end int
 	text       string
+}
+
+func newSplicer(root *yaml.Node, text []byte, emptied map[*yaml.Node]bool, isJSON bool) *splicer {
+	s := &splicer{text: text, emptied: emptied, lineBreak: "\n", json: isJSON}
+	if bytes.Contains(text, []byte("\r\n")) {
+		s.lineBreak = "\r\n"
+	}
+	for at := 0; at < len(text); at = lineEnd(text, at) {
+		s.lines = append(s.lines, at)
+	}
+	s.lines = append(s.lines, len(text)) // an empty value may end the text
+	if isJSON {
+		s.jsonStep = jsonStep(text)
+	} else {
+		s.measure(root)
+	}
+	s.visit(root)
+	return s
+}
+
+func (s *splicer) result() ([]byte, error) {
+	if s.failed {
+		return nil, errors.New("the text is not laid out as its structure says")
+	}
+	return s.edited(), nil
 }
 
 // measure finds out how the text is indented, from the first mapping and the first list below a key.
@@ -74,7 +96,7 @@ func (s *splicer) measure(root *yaml.Node) {
 func (s *splicer) visit(node *yaml.Node) {
 	switch {
 	case node.Kind != yaml.MappingNode && node.Kind != yaml.SequenceNode:
-	case node.Style&yaml.FlowStyle != 0:
+	case s.json || node.Style&yaml.FlowStyle != 0:
 		s.visitFlow(node)
 	case node.Kind == yaml.MappingNode:
 		s.visitMapping(node)
@@ -85,7 +107,7 @@ func (s *splicer) visit(node *yaml.Node) {
 
 func (s *splicer) visitMapping(mapping *yaml.Node) {
 	added := &yaml.Node{Kind: yaml.MappingNode}
-	var last *yaml.Node
+	var last, lastValue *yaml.Node
 	for i := 0; i+1 < len(mapping.Content); i += 2 {
 		key, value := mapping.Content[i], mapping.Content[i+1]
 		switch {
@@ -97,7 +119,7 @@ func (s *splicer) visitMapping(mapping *yaml.Node) {
 		default:
 			s.visit(value)
 		}
-		last = key
+		last, lastValue = key, value
 	}
 	if len(added.Content) == 0 {
 		return
@@ -107,13 +129,13 @@ func (s *splicer) visitMapping(mapping *yaml.Node) {
 		return
 	}
 	indent := mapping.Content[0].Column - 1
-	at := s.blockEnd(last.Line, func(lineIndent int, line []byte) bool { return lineIndent < indent },
+	at := s.blockEnd(s.lastLine(lastValue, last.Line), func(lineIndent int, line []byte) bool { return lineIndent < indent },
 		func(lineIndent int) bool { return lineIndent >= indent })
 	s.insertBlock(at, indent, added)
 }
 
 func (s *splicer) visitSequence(sequence *yaml.Node) {
-	indent := sequence.Column - 1
+	indent := s.dashIndent(sequence)
 	var added []*yaml.Node
 	var last *yaml.Node
 	for _, item := range sequence.Content {
@@ -135,23 +157,24 @@ func (s *splicer) visitSequence(sequence *yaml.Node) {
 		s.failed = true
 		return
 	}
-	at := s.blockEnd(last.Line, func(lineIndent int, line []byte) bool {
+	at := s.blockEnd(s.lastLine(last, last.Line), func(lineIndent int, line []byte) bool {
 		return lineIndent < indent || (lineIndent == indent && !isItem(line))
 	}, func(lineIndent int) bool { return lineIndent > indent })
 	s.insertBlock(at, indent, &yaml.Node{Kind: yaml.SequenceNode, Content: added})
 }
 
-// fill writes what was added to an empty value of a block mapping below its key, and removes what stood for the emptiness.
+// fill writes what was added to an empty value of a block mapping below its key, and removes what stood for the emptiness. Where that is on
+// another line than the key, or has comments in it, the addition takes its place.
 func (s *splicer) fill(key, value *yaml.Node) {
-	start := s.offset(value.Line, value.Column)
-	end := start
-	switch rest := s.text[start:]; {
-	case bytes.HasPrefix(rest, []byte("null")):
-		end += len("null")
-	case bytes.HasPrefix(rest, []byte("~")):
-		end++
-	case len(rest) > 0 && (rest[0] == '{' || rest[0] == '['):
-		end = s.flowEnd(start) + 1
+	start := s.behindProperties(s.offset(value.Line, value.Column))
+	end := s.emptyEnd(start)
+	if end < start {
+		s.failed = true
+		return
+	}
+	if end > start && (value.Line > key.Line || bytes.ContainsRune(s.text[start:end], '#')) {
+		s.replaceFlow(value)
+		return
 	}
 	if end > start {
 		for start > 0 && s.text[start-1] == ' ' {
@@ -164,7 +187,8 @@ func (s *splicer) fill(key, value *yaml.Node) {
 		indent += s.step
 	}
 	bare := &yaml.Node{Kind: value.Kind, Content: value.Content} // its comments are in the text
-	s.insertBlock(lineEnd(s.text, s.offset(key.Line, key.Column)), indent, bare)
+	at := s.offset(key.Line, key.Column)
+	s.insertBlock(lineEnd(s.text, max(at, end)), indent, bare)
 }
 
 // insertBlock puts a node's text on lines of its own.
@@ -216,6 +240,58 @@ func (s *splicer) blockEnd(line int, outside func(int, []byte) bool, commentInsi
 	return end
 }
 
+// lastLine returns the last line of a node that its indentation does not tell: strings in quotes, what is in brackets, and the blank
+// lines that a block scalar keeps may stand anywhere. least is what it is otherwise.
+func (s *splicer) lastLine(node *yaml.Node, least int) int {
+	switch {
+	case node.Line == 0:
+		return least
+	case node.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle|yaml.FlowStyle) != 0 || s.emptied[node]:
+		start := s.behindProperties(s.offset(node.Line, node.Column))
+		end := start
+		switch {
+		case start >= len(s.text):
+		case s.text[start] == '"', s.text[start] == '\'':
+			end = s.quoteEnd(start, s.text[start])
+		case s.text[start] == '{', s.text[start] == '[':
+			end, _ = s.flowEnd(start)
+		}
+		if end > start {
+			least = max(least, node.Line+bytes.Count(s.text[start:min(end, len(s.text))], []byte("\n")))
+		}
+	case node.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0:
+		least = max(least, s.lastKept(node))
+	default:
+		for _, child := range node.Content {
+			least = max(least, s.lastLine(child, child.Line))
+		}
+	}
+	return least
+}
+
+// lastKept returns the last line of a block scalar that keeps the blank lines at its end ("|+"); its first line for others.
+func (s *splicer) lastKept(scalar *yaml.Node) int {
+	header, _, _ := bytes.Cut(s.text[s.offset(scalar.Line, scalar.Column):lineEnd(s.text, s.lineStart(scalar.Line))], []byte("#"))
+	if !bytes.ContainsRune(header, '+') {
+		return scalar.Line
+	}
+	return scalar.Line + strings.Count(scalar.Value, "\n")
+}
+
+// dashIndent returns what is ahead of the dashes of a list, which is at an anchor or a tag behind its key if it has one.
+func (s *splicer) dashIndent(sequence *yaml.Node) int {
+	first := slices.IndexFunc(sequence.Content, func(item *yaml.Node) bool { return item.Line > 0 })
+	if at := s.offset(sequence.Line, sequence.Column); first >= 0 && at < len(s.text) && s.text[at] != '-' {
+		for line := sequence.Content[first].Line; line > sequence.Line; line-- {
+			content := s.line(line)
+			if trimmed := bytes.TrimLeft(content, " "); isItem(trimmed) {
+				return len(content) - len(trimmed)
+			}
+		}
+	}
+	return sequence.Column - 1
+}
+
 // itemStart returns the offset of the line that starts an item of a block list, or of the comments right above it.
 func (s *splicer) itemStart(item *yaml.Node, indent int) int {
 	line := item.Line
@@ -239,126 +315,6 @@ func isItem(line []byte) bool {
 	return ok && (len(rest) == 0 || bytes.ContainsRune([]byte(" \t\r\n"), rune(rest[0])))
 }
 
-// visitFlow writes what was added to a collection in brackets as JSON, which YAML includes.
-func (s *splicer) visitFlow(node *yaml.Node) {
-	step := 1
-	if node.Kind == yaml.MappingNode {
-		step = 2
-	}
-	var added [][]byte
-	original := 0
-	for i := 0; i+step <= len(node.Content); i += step {
-		entry := node.Content[i : i+step]
-		value := entry[step-1]
-		switch {
-		case entry[0].Line == 0:
-			added = append(added, flowEntry(entry))
-			continue
-		case len(added) > 0: // only lists gain something ahead of what they have
-			at := s.offset(entry[0].Line, entry[0].Column)
-			s.edits = append(s.edits, edit{at, at, string(bytes.Join(added, []byte(", "))) + ", "})
-			added = nil
-		}
-		original++
-		if s.emptied[value] {
-			s.replaceFlow(value)
-		} else {
-			s.visit(value)
-		}
-	}
-	if len(added) > 0 {
-		s.appendFlow(node, original > 0, added)
-	}
-}
-
-func flowEntry(entry []*yaml.Node) []byte {
-	if len(entry) == 1 {
-		return compactJSON(entry[0])
-	}
-	return slices.Concat(compactJSON(entry[0]), []byte(": "), compactJSON(entry[1]))
-}
-
-// replaceFlow writes what was added to an empty value in its place.
-func (s *splicer) replaceFlow(value *yaml.Node) {
-	start := s.offset(value.Line, value.Column)
-	end := start + bytes.IndexAny(s.text[start:], ",}] \t\r\n")
-	if rest := s.text[start:]; len(rest) > 0 && (rest[0] == '{' || rest[0] == '[') {
-		end = s.flowEnd(start) + 1
-	}
-	if end < start {
-		s.failed = true
-		return
-	}
-	s.edits = append(s.edits, edit{start, end, string(compactJSON(value))})
-}
-
-// appendFlow writes entries ahead of the closing bracket.
-func (s *splicer) appendFlow(node *yaml.Node, comma bool, added [][]byte) {
-	at := s.flowEnd(s.offset(node.Line, node.Column))
-	if at < 0 {
-		s.failed = true
-		return
-	}
-	before := bytes.TrimRight(s.text[:at], " \t\r\n")
-	text := string(bytes.Join(added, []byte(", ")))
-	switch {
-	case bytes.HasSuffix(before, []byte(",")):
-		text = " " + text
-	case comma:
-		text = ", " + text
-	}
-	s.edits = append(s.edits, edit{len(before), len(before), text})
-}
-
-// flowEnd returns the offset of the bracket that closes the one at an offset; -1 if it is not found.
-func (s *splicer) flowEnd(open int) int {
-	depth := 0
-	fresh := true // a quote here opens a quoted scalar; inside a plain one it is a letter
-	for at := open; at < len(s.text); at++ {
-		switch c := s.text[at]; c {
-		case '{', '[':
-			depth++
-			fresh = true
-		case '}', ']':
-			depth--
-			if depth == 0 {
-				return at
-			}
-			fresh = false
-		case ',', ':':
-			fresh = true
-		case ' ', '\t', '\r', '\n':
-		case '#':
-			if strings.IndexByte(" \t\n", s.text[at-1]) >= 0 {
-				at = lineEnd(s.text, at) - 1
-			}
-		case '"', '\'':
-			if fresh {
-				at = s.quoteEnd(at, c)
-			}
-			fresh = false
-		default:
-			fresh = false
-		}
-	}
-	return -1
-}
-
-// quoteEnd returns the offset of the quote that closes the one at an offset.
-func (s *splicer) quoteEnd(open int, quote byte) int {
-	for at := open + 1; at < len(s.text); at++ {
-		switch {
-		case s.text[at] == '\\' && quote == '"':
-			at++
-		case s.text[at] == quote && quote == '\'' && at+1 < len(s.text) && s.text[at+1] == quote:
-			at++
-		case s.text[at] == quote:
-			return at
-		}
-	}
-	return len(s.text)
-}
-
 // line returns a line, which counts from 1.
 func (s *splicer) line(line int) []byte {
 	start := s.lineStart(line)
@@ -377,6 +333,9 @@ func (s *splicer) lineStart(line int) int {
 // offset returns where a line and a column, which counts characters, are in the text.
 func (s *splicer) offset(line, column int) int {
 	at := s.lineStart(line)
+	if line == 1 && !s.json && bytes.HasPrefix(s.text, []byte(byteOrderMark)) { // which has no column
+		at += len(byteOrderMark)
+	}
 	for range column - 1 {
 		if at >= len(s.text) {
 			break
@@ -406,6 +365,9 @@ func (s *splicer) edited() []byte {
 func encodeBlock(node *yaml.Node, step int, compact bool) (string, error) {
 	out := &bytes.Buffer{}
 	encoder := yaml.NewEncoder(out)
+	if step%2 != 0 {
+		step = 2 // by one space, or three, the encoder writes lists that nobody can read
+	}
 	encoder.SetIndent(step)
 	if compact {
 		encoder.CompactSeqIndent()

@@ -35,6 +35,10 @@ type Template struct {
 	Kind, Name, Namespace string
 	// Annotations and Labels are the workload's own; nil for a Pod, whose template it is itself.
 	Annotations, Labels map[string]string
+	// JobMeta has the annotations and labels of a CronJob's Job template; nil for other kinds.
+	JobMeta *metav1.ObjectMeta
+	// ClaimVolumes are the names of the volumes that the controller of a StatefulSet adds to its Pods.
+	ClaimVolumes []string
 
 	object map[string]any // the template
 }
@@ -95,6 +99,13 @@ func (o *Object) Template() (*Template, error) {
 	if kind != "Pod" {
 		template.Annotations, template.Labels = stringMap(metadata["annotations"]), stringMap(metadata["labels"])
 	}
+	switch kind {
+	case "CronJob":
+		job, _ := lookUp(object, "/spec/jobTemplate/metadata").(map[string]any)
+		template.JobMeta = &metav1.ObjectMeta{Annotations: stringMap(job["annotations"]), Labels: stringMap(job["labels"])}
+	case "StatefulSet":
+		template.ClaimVolumes = claimVolumes(object)
+	}
 	template.object, ok = lookUp(object, path).(map[string]any)
 	template.Position = d.Position(template.Path)
 	template.Line = template.Position.Line
@@ -105,12 +116,24 @@ func (o *Object) Template() (*Template, error) {
 	return &template, nil
 }
 
+// claimVolumes returns the names of a StatefulSet's volume claim templates, as far as they have one.
+func claimVolumes(object map[string]any) (names []string) {
+	claims, _ := lookUp(object, "/spec/volumeClaimTemplates").([]any)
+	for _, claim := range claims {
+		claim, _ := claim.(map[string]any)
+		if name, _ := lookUp(claim, "/metadata/name").(string); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // Misplaced tells of what asks for profiles where nothing reads it. pod is the Pod that the template makes.
 func (t *Template) Misplaced(pod *corev1.Pod) []string {
 	if t.Kind == "Pod" {
-		return profiles.Misplaced(nil, &pod.ObjectMeta, "")
+		return profiles.Misplaced(nil, nil, &pod.ObjectMeta, "")
 	}
-	return profiles.Misplaced(&metav1.ObjectMeta{Annotations: t.Annotations, Labels: t.Labels}, &pod.ObjectMeta, t.Field)
+	return profiles.Misplaced(&metav1.ObjectMeta{Annotations: t.Annotations, Labels: t.Labels}, t.JobMeta, &pod.ObjectMeta, t.Field)
 }
 
 // At returns where a field of the template stands, by its path there ("spec.containers[0]"), or what of the way to it there is.

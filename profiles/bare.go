@@ -38,6 +38,20 @@ func withoutReserved(pod *corev1.Pod) *corev1.Pod {
 	return &bare
 }
 
+// withClaims returns a Pod with the volumes that its controller will add to it, for which nothing else is to be changed.
+func withClaims(pod *corev1.Pod, names []string) *corev1.Pod {
+	if len(names) == 0 {
+		return pod
+	}
+	claimed := *pod
+	claimed.Spec.Volumes = slices.DeleteFunc(slices.Clone(pod.Spec.Volumes), func(v corev1.Volume) bool { return slices.Contains(names, v.Name) })
+	for _, name := range names {
+		source := corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}}
+		claimed.Spec.Volumes = append(claimed.Spec.Volumes, corev1.Volume{Name: name, VolumeSource: source})
+	}
+	return &claimed
+}
+
 // withoutMarkLabels returns a copy of a Pod's labels without those that tell what became of it.
 func withoutMarkLabels(labels map[string]string) map[string]string {
 	labels = maps.Clone(labels)

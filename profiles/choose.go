@@ -76,7 +76,13 @@ func (d *decider) chooseEnforced() {
 			break
 		}
 	}
+	// What other profiles added may have made a condition untrue since the profile was woven. A mark that is forged brings no more than
+	// a comparison.
+	view = sync.OnceValue(func() map[string]any { return d.valuesOf(d.podView()) })
 	for _, u := range open {
+		if _, marked := d.injected()[u.profile.Name]; marked && d.hasContainerOf(u.profile) && d.chooseIfMet(u.profile, view, d.shared.again) == "" {
+			continue
+		}
 		d.decideBy(u.profile, u.untrue, nil)
 	}
 }

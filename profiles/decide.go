@@ -50,6 +50,7 @@ func (r Request) Decide(snapshot *Snapshot) Decision {
 	if !decision.Allowed {
 		decision.woven = r.Pod
 	}
+	decision.Warnings = capped(decision.Warnings)
 	return decision
 }
 
@@ -83,7 +84,8 @@ func (r Request) decide(snapshot *Snapshot, shared *shared) Decision {
 // deciderFor returns what decides about the Pod as it is, before it has looked for profiles.
 func (r Request) deciderFor(snapshot *Snapshot, shared *shared) *decider {
 	d := &decider{
-		snapshot: snapshot, request: &r, namespace: r.Namespace, pod: r.Pod, bare: withoutReserved(r.Pod), shared: shared,
+		snapshot: snapshot, request: &r, namespace: r.Namespace, pod: r.Pod, shared: shared,
+		bare: withClaims(withoutReserved(r.Pod), r.ClaimVolumes),
 	}
 	d.matched = snapshot.matched(r.Namespace, d.bare.Labels)
 	d.options = snapshot.options.Weave
@@ -228,7 +230,7 @@ func (c *candidate) alreadyInjected(before v1alpha1.Injected) {
 			"is from; rename the container if it is the app's own", c.profile.Name, v1alpha1.ReservedName(c.profile.Name, ""))
 	case c.revision != "" && before.Revision != c.revision:
 		c.outcome.Warning = fmt.Sprintf("profile %s is at revision %s, but this Pod has its containers at revision %s; "+
-			"remove them from its manifest to get the current ones", c.profile.Name, c.revision, before.Revision)
+			"remove them from its manifest, with their volumes and mounts, to get the current ones", c.profile.Name, c.revision, before.Revision)
 	}
 }
 
@@ -256,7 +258,7 @@ func (d *decider) decide() Decision {
 			}
 		}
 	}
-	decision.Warnings = capped(append(decision.Warnings, d.warnings...))
+	decision.Warnings = append(decision.Warnings, d.warnings...)
 	return decision
 }
 

@@ -266,7 +266,7 @@ func TestAPodThatHasTheContainersIsLeftAlone(t *testing.T) {
 			spec:     `{containers: [{name: app}], initContainers: [{name: pillion-site}]}`,
 			want:     []string{"site Annotation Skipped AlreadyInjected"},
 			warning: "profile site is at revision " + revision + ", but this Pod has its containers at revision 0123456789; " +
-				"remove them from its manifest to get the current ones",
+				"remove them from its manifest, with their volumes and mounts, to get the current ones",
 		},
 		"with an override that is wrong by now": {
 			injected: `{}`,

@@ -104,7 +104,7 @@ func (d Decision) then(next Decision) Decision {
 			d.Outcomes = append(d.Outcomes, *outcome)
 		}
 	}
-	d.Warnings = capped(append(d.Warnings, slices.DeleteFunc(next.Warnings, func(w string) bool { return slices.Contains(d.Warnings, w) })...))
+	d.Warnings = append(d.Warnings, slices.DeleteFunc(next.Warnings, func(w string) bool { return slices.Contains(d.Warnings, w) })...)
 	if d.Allowed = next.Allowed; !d.Allowed {
 		d.Patch = nil
 		return d

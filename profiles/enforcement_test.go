@@ -103,6 +103,24 @@ func TestAWovenPodThatIsBentIsRefused(t *testing.T) {
 	}
 }
 
+// A Pod that is looked at again has the warnings of each look, and all are counted.
+func TestWarningsOfSeveralLooksAreCountedOnce(t *testing.T) {
+	sources := []source{
+		cluster("aaa", `custom: {template: {labels: {looked: again}}}`),
+		cluster("again", `custom: {template: {initContainers: [{image: agent, restartPolicy: Always}], app: [{env: [{name: MINE, value: b}]}]}},
+match: {enforce: true, podSelector: {matchLabels: {looked: again}}}`),
+	}
+	metadata := `{annotations: {pillion.dev/inject: aaa`
+	for i := range 20 {
+		metadata += fmt.Sprintf(`, none-%d.pillion.dev/ref: a`, i)
+	}
+	pod := podOf(t, metadata+"}}", `{containers: [{name: app, env: [{name: MINE, value: a}]}]}`)
+	decision := profiles.Decide(snapshotOf(t, sources...), web(), pod)
+	if !decision.Allowed || len(decision.Warnings) != 10 || decision.Warnings[9] != "there are 12 more warnings" {
+		t.Errorf("%s %q", decision.Denial(), decision.Warnings)
+	}
+}
+
 // A Pod may be written so that what is enforced finds nothing to apply to.
 func TestWhatIsEnforcedFindsItsPod(t *testing.T) {
 	const java = agent + `, conditions: [{name: java, expression: "object.spec.containers.exists(c, c.?image.orValue('') == 'java') ||
@@ -174,6 +192,15 @@ func TestWhatIsEnforcedFindsItsPod(t *testing.T) {
 				namespaced("web", "aaa", `custom: {template: {annotations: {"x/y": "yes"}}}`),
 			},
 			metadata: asking("aaa"), spec: appOnly, want: []string{"pillion-agent"}, appGains: "app",
+		},
+		"what policy adds besides makes a condition untrue that was true": {
+			profiles: []source{
+				cluster("aaa", `custom: {template: {initContainers: [{image: first, restartPolicy: Always}]}},
+match: {enforce: true, conditions: [{name: c, expression: "size(object.spec.?initContainers.orValue([])) < 2"}]}`),
+				cluster("agent", enforcedAgent),
+				cluster("late", `custom: {template: {initContainers: [{name: one, image: a}, {name: two, image: b}]}}, match: {}`),
+			},
+			spec: appOnly, want: []string{"pillion-aaa", "pillion-agent", "pillion-late-one", "pillion-late-two"}, appGains: "app",
 		},
 		"a chain of labels, each of which the next one chooses by": {profiles: []source{
 			cluster("e0", `custom: {template: {labels: {l0: x}}}, match: {enforce: true}`),

@@ -64,14 +64,16 @@ type Explained struct {
 	// Considered says that the Decision has an outcome of it. Of the others Result is Skipped.
 	Considered bool   `json:"considered"`
 	Source     Source `json:"source,omitempty"`
-	Result     Result `json:"result"`
+	// Enforced says that its match enforces and brought it to the Pod: nothing that the Pod asks for or declines changes that.
+	Enforced bool   `json:"enforced,omitempty"`
+	Result   Result `json:"result"`
 	Cause
 	// More are further causes, where several things are wrong.
 	More    []Cause `json:"more,omitempty"`
 	Warning string  `json:"warning,omitempty"`
 	// Denies says that the Pod is refused because of it.
 	Denies bool `json:"denies,omitempty"`
-	// Order counts, from 1, the profiles that the Pod has in the end, as they start.
+	// Order counts, from 1, the profiles that the Pod has in the end, as they start; of a Pod that is refused, those that it would have.
 	Order    int    `json:"order,omitempty"`
 	Revision string `json:"revision,omitempty"`
 	// Containers are those that the profile adds, or has added.
@@ -180,6 +182,7 @@ func (e *explainer) considered() {
 		})
 		if profile := e.snapshot.find(outcome.Namespace, outcome.Profile); profile != nil && !id.unavailable {
 			e.seen[profile] = true
+			e.Profiles[at[id]].Enforced = outcome.Source == SourceMatch && profile.enforces()
 			e.Profiles[at[id]].Settings = e.settings(profile, outcome)
 		}
 	}

@@ -223,3 +223,21 @@ func TestTheOrderIsThatOfTheStarts(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestWhatEnforcesIsTold(t *testing.T) {
+	snapshot := snapshotOf(t, cluster("must", gitSync+`, match: {enforce: true, podSelector: {}, namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: web}}}`),
+		cluster("may", memcached+`, match: {podSelector: {}}`))
+	for asks, want := range map[string]string{`{}`: "may must!", asking("none"): "must!"} {
+		told := profiles.Request{Namespace: web(), Pod: podOf(t, asks, appOnly)}.Explain(snapshot)
+		var got []string
+		for _, entry := range told.Profiles {
+			if entry.Order > 0 {
+				got = append(got, entry.Profile+map[bool]string{true: "!"}[entry.Enforced])
+			}
+		}
+		slices.Sort(got)
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: got %q, want %s", asks, got, want)
+		}
+	}
+}

@@ -163,7 +163,7 @@ func checkDeterministic(t *rapid.T) {
 
 	pod, namespace := decodePod(t, w.raw), w.namespace
 	pod.Annotations, pod.Labels = reinserted(t, pod.Annotations), reinserted(t, pod.Labels)
-	namespace.Labels = reinserted(t, namespace.Labels)
+	namespace.Labels, namespace.Annotations = reinserted(t, namespace.Labels), reinserted(t, namespace.Annotations)
 	check(profiles.Decide(w.snapshot, namespace, pod), "another order of insertion into maps")
 
 	shuffled := slices.Clone(w.profiles)
@@ -183,7 +183,7 @@ func checkIsolated(t *rapid.T) {
 	w := draw(t)
 	pod := decodePod(t, w.raw)
 	before := pod.DeepCopy()
-	namespaceBefore := maps.Clone(w.namespace.Labels)
+	labelsBefore, annotationsBefore := maps.Clone(w.namespace.Labels), maps.Clone(w.namespace.Annotations)
 	profilesBefore := w.patterns(t)
 
 	decision := profiles.Decide(w.snapshot, w.namespace, pod)
@@ -191,8 +191,8 @@ func checkIsolated(t *rapid.T) {
 	if !reflect.DeepEqual(before, pod) {
 		t.Fatalf("Decide changed the Pod of the request:\n%s", cmp.Diff(before, pod))
 	}
-	if !maps.Equal(namespaceBefore, w.namespace.Labels) {
-		t.Fatal("Decide changed the namespace's labels")
+	if !maps.Equal(labelsBefore, w.namespace.Labels) || !maps.Equal(annotationsBefore, w.namespace.Annotations) {
+		t.Fatal("Decide changed the namespace's labels or annotations")
 	}
 	if len(decision.Patch) == 0 {
 		return // the Pod of the request is returned as it is

@@ -11,26 +11,21 @@ import (
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 )
 
-// Misplaced tells of what asks for profiles where nothing reads it: annotations of a workload itself, and not of its Pod template, and
-// labels that were meant as annotations. template is the path of the template in the workload; a Pod is its own, with "" and no own
-// metadata.
-func Misplaced(own, pod *metav1.ObjectMeta, template string) []string {
+// Misplaced tells of what asks for profiles where nothing reads it: annotations of a workload itself, or of a CronJob's Job template,
+// and not of its Pod template, and labels that were meant as annotations. template is the path of the Pod template in the workload; a
+// Pod is its own, with "" and no other metadata.
+func Misplaced(own, job, pod *metav1.ObjectMeta, template string) []string {
 	var told []string
 	field := strings.TrimPrefix(template+".metadata.annotations", ".")
-	if own != nil {
-		var keys []string
-		for _, key := range slices.Sorted(maps.Keys(own.Annotations)) {
-			_, _, overrides := v1alpha1.ParseOverrideKey(key)
-			if _, there := pod.Annotations[key]; !there && (overrides || key == v1alpha1.InjectKey) {
-				keys = append(keys, shown(key))
-			}
-		}
-		if len(keys) > 0 {
-			told = append(told, fmt.Sprintf("its own metadata.annotations have %s, which is read from Pods only; move it to %s",
-				strings.Join(keys, ", "), field))
+	for _, place := range []struct {
+		name string
+		meta *metav1.ObjectMeta
+	}{{"its own metadata.annotations have", own}, {"the metadata.annotations of its Job template have", job}} {
+		if keys := unread(place.meta, pod); len(keys) > 0 {
+			told = append(told, fmt.Sprintf("%s %s, which is read from Pods only; move it to %s", place.name, strings.Join(keys, ", "), field))
 		}
 	}
-	for _, meta := range []*metav1.ObjectMeta{own, pod} {
+	for _, meta := range []*metav1.ObjectMeta{own, job, pod} {
 		if meta == nil {
 			continue
 		}
@@ -42,4 +37,18 @@ func Misplaced(own, pod *metav1.ObjectMeta, template string) []string {
 		}
 	}
 	return told
+}
+
+// unread returns the keys of the annotations that would mean something on the Pod, which does not have them.
+func unread(meta, pod *metav1.ObjectMeta) (keys []string) {
+	if meta == nil {
+		return nil
+	}
+	for _, key := range slices.Sorted(maps.Keys(meta.Annotations)) {
+		_, _, overrides := v1alpha1.ParseOverrideKey(key)
+		if _, there := pod.Annotations[key]; !there && (overrides || key == v1alpha1.InjectKey) {
+			keys = append(keys, shown(key))
+		}
+	}
+	return keys
 }

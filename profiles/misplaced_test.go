@@ -16,8 +16,8 @@ func TestWhatAsksWhereNothingReadsItIsTold(t *testing.T) {
 	asks := map[string]string{"pillion.dev/inject": "site"}
 	overrides := map[string]string{"site.pillion.dev/ref": "v2"}
 	tests := map[string]struct {
-		own, pod *metav1.ObjectMeta
-		want     []string
+		own, job, pod *metav1.ObjectMeta
+		want          []string
 	}{
 		"annotations of the Pod template are read": {own: meta(nil, nil), pod: meta(asks, nil)},
 		"an annotation of the workload alone is not": {
@@ -42,16 +42,26 @@ func TestWhatAsksWhereNothingReadsItIsTold(t *testing.T) {
 			want: []string{"its label pillion.dev/inject is not read: only Namespaces ask by a label; write an annotation in " +
 				"spec.template.metadata.annotations, where commas join names"},
 		},
+		"an annotation of a Job template alone is not": {
+			own: meta(nil, nil), job: meta(asks, nil), pod: meta(overrides, nil),
+			want: []string{"the metadata.annotations of its Job template have pillion.dev/inject, which is read from Pods only; " +
+				"move it to spec.template.metadata.annotations"},
+		},
+		"a label of a Job template is not read": {
+			own: meta(nil, nil), job: meta(nil, asks), pod: meta(nil, nil),
+			want: []string{"its label pillion.dev/inject is not read: only Namespaces ask by a label; write an annotation in " +
+				"spec.template.metadata.annotations, where commas join names"},
+		},
 		"a label beside the annotation does no harm": {own: meta(nil, asks), pod: meta(asks, asks)},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(test.want, profiles.Misplaced(test.own, test.pod, "spec.template")); diff != "" {
+			if diff := cmp.Diff(test.want, profiles.Misplaced(test.own, test.job, test.pod, "spec.template")); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
-	got := profiles.Misplaced(nil, meta(nil, asks), "")
+	got := profiles.Misplaced(nil, nil, meta(nil, asks), "")
 	want := "its label pillion.dev/inject is not read: only Namespaces ask by a label; write an annotation in metadata.annotations, where commas join names"
 	if len(got) != 1 || got[0] != want {
 		t.Errorf("of a Pod: want %q, got %q", want, got)

@@ -71,13 +71,14 @@ func overridesOf(annotations map[string]string, namespace string) map[string][]o
 	return overrides
 }
 
-// over returns the namespace's overrides and then the Pod's own, which win: what both set is only the Pod's.
+// over returns the namespace's overrides and then the Pod's own, which win: what both set is only the Pod's, and so is what lies in an
+// object that the Pod sets as a whole.
 func over(namespace, pod []override) []override {
 	if len(namespace) == 0 {
 		return pod
 	}
 	inherited := slices.DeleteFunc(slices.Clone(namespace), func(o override) bool {
-		return slices.ContainsFunc(pod, func(own override) bool { return own.path == o.path })
+		return slices.ContainsFunc(pod, func(own override) bool { return o.path == own.path || strings.HasPrefix(o.path, own.path+".") })
 	})
 	return append(inherited, pod...)
 }

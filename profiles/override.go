@@ -1,6 +1,8 @@
 package profiles
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -90,11 +92,19 @@ func (p *Profile) effectiveCustom(overrides []override) (effectiveSpec, []weave.
 	if effective.bound, problems = p.custom.Bind(given); len(problems) > 0 {
 		return effectiveSpec{}, problems
 	}
-	if len(given) > 0 {
-		values, _ := json.Marshal(effective.bound.Values()) // of strings, integers and booleans
+	if values := valuesOf(effective.bound); len(given) > 0 && (p.bound == nil || !bytes.Equal(values, valuesOf(p.bound))) {
 		effective.revision = revision(p.injector.Field, slices.Concat(p.document, values))
 	}
 	return effective, nil
+}
+
+// longestPath is how long a path may be in the key of an annotation.
+const longestPath = 63
+
+// valuesOf returns the values of a custom pattern's parameters as JSON.
+func valuesOf(bound *injectors.BoundCustom) []byte {
+	values, _ := json.Marshal(bound.Values()) // of strings, integers and booleans
+	return values
 }
 
 // notOverridable says why a Pod may not change a field; nil if it may.
@@ -106,9 +116,13 @@ func (p *Profile) notOverridable(override override) *weave.Problem {
 	if len(p.overridable) > 0 {
 		allowed = "it allows " + strings.Join(p.overridable, ", ")
 	}
+	end := "."
+	if len(override.path) <= longestPath && !p.has(override.path) {
+		end = cmp.Or(suggest(override.path, p.overridable), end)
+	}
 	return &weave.Problem{Reason: ReasonFieldNotOverridable, Message: fmt.Sprintf(
-		"annotation %s: profile %s does not let Pods change %s; %s. Remove the annotation, or ask whoever owns the profile "+
-			"to list the field in spec.overridable", override.name(), p.Name, shown(override.path), allowed)}
+		"annotation %s: profile %s does not let Pods change %s; %s%s Remove the annotation, or ask whoever owns the profile "+
+			"to list the field in spec.overridable", override.name(), p.Name, shown(override.path), allowed, end)}
 }
 
 // override sets one field in the document, or says why not.
@@ -124,6 +138,15 @@ func (p *Profile) override(document map[string]any, override override) *weave.Pr
 		return &weave.Problem{Reason: ReasonInvalidOverride, Message: fmt.Sprintf("annotation %s: %v", override.name(), err)}
 	}
 	return nil
+}
+
+// has tells whether there is such a field or parameter, whoever may change it.
+func (p *Profile) has(path string) bool {
+	if p.custom != nil {
+		return slices.ContainsFunc(p.Pattern.Custom.Parameters, func(declared v1alpha1.Parameter) bool { return declared.Name == path })
+	}
+	_, err := p.schema.typeAt(path)
+	return err == nil
 }
 
 // mayOverride tells whether a field, or an object that it lies in, is listed.
@@ -247,6 +270,7 @@ func shown(key string) string {
 // shorten cuts a value of the user's for a message.
 func shorten(value string) string {
 	const most = 64
+	value = injectors.WithoutCredentials(value)
 	if len(value) <= most {
 		return value
 	}

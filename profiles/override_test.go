@@ -92,6 +92,12 @@ func TestOverridesThatAreRefused(t *testing.T) {
 		"a field that is not listed": {"repo", "https://evil.example.com/x.git", profiles.ReasonFieldNotOverridable, []string{
 			"annotation site.pillion.dev/repo", "does not let Pods change repo", "it allows ref, depth",
 		}},
+		"a field that there is not, and whose name is close to one that is listed": {"perod", "1m", profiles.ReasonFieldNotOverridable, []string{
+			"it allows ref, depth", "sizeLimit; did you mean period? Remove the annotation",
+		}},
+		"a field that there is, and whose name is close to one that is listed": {"repo", "x", profiles.ReasonFieldNotOverridable, []string{
+			"sizeLimit. Remove the annotation",
+		}},
 		"a field whose name only begins like one that is listed": {"reference", "x", profiles.ReasonFieldNotOverridable, nil},
 		"a field that does not exist in one that is listed": {"resources.limits.gpu", "1", profiles.ReasonInvalidOverride, []string{
 			`there is no field "gpu" in resources.limits`, "cpu, ephemeral-storage, memory",
@@ -325,6 +331,10 @@ func TestANamespaceOverridesForItsPods(t *testing.T) {
 		"the Pod's own wins over one that is not valid": {
 			namespace: map[string]string{"site.pillion.dev/depth": "deep"}, pod: map[string]string{"site.pillion.dev/depth": "7"}, depth: "7",
 		},
+		"an object of the Pod's stands in for what the namespace says inside it": {
+			namespace: map[string]string{"site.pillion.dev/onSync.successStatus": "any", "site.pillion.dev/ref": "prod"},
+			pod:       map[string]string{"site.pillion.dev/onSync": `{"url": "http://localhost/"}`}, ref: "prod",
+		},
 		"one of a profile that the Pod does not get says nothing": {
 			namespace: map[string]string{"other.pillion.dev/ref": "prod"}, ref: "HEAD",
 		},
@@ -383,6 +393,48 @@ func TestANamespaceOverridesParametersOfACustomProfile(t *testing.T) {
 	}
 	if env := decision.Pod().Spec.Containers[0].Env; len(env) != 1 || env[0].Value != "prod.example.com" {
 		t.Errorf("got %v", env)
+	}
+}
+
+func TestParametersThatSayWhatTheProfileSaysMakeNoOtherRevision(t *testing.T) {
+	const port = `custom: {parameters: [{name: port, type: integer, default: 80}, {name: name}], template: {
+      app: [{env: [{name: PORT, value: "${string(params.port)}"}]}]}}, overridable: [port, name]`
+	own := snapshotRevision(t, "site", port)
+	for value, isOwn := range map[string]bool{`port: "80"`: true, `port: "81"`: false, `name: ""`: false} {
+		pod := podOf(t, `{annotations: {pillion.dev/inject: site, site.pillion.dev/`+value+`}}`, appOnly)
+		decision := profiles.Decide(snapshotOf(t, cluster("site", port)), web(), pod)
+		if got := decision.Outcomes[0].Revision; !decision.Allowed || (got == own) != isOwn {
+			t.Errorf("%s: revision %s, that of the profile is %s; %s", value, got, own, decision.Denial())
+		}
+	}
+}
+
+// What a namespace says is compared with the final Pod like what the profile says.
+func TestANamespaceOverridesWhatIsEnforced(t *testing.T) {
+	snapshot := snapshotOf(t, cluster("site", openGitSync+`, match: {enforce: true}`))
+	namespace := web()
+	namespace.Annotations = map[string]string{"site.pillion.dev/ref": "prod"}
+	decision := profiles.Decide(snapshot, namespace, podOf(t, "{}", appOnly))
+	if !decision.Allowed || !slices.Contains(decision.Pod().Spec.InitContainers[0].Args, "--ref=prod") {
+		t.Fatalf("%s\n%s", decision.Denial(), encode(t, decision.Pod()))
+	}
+	for ref, allowed := range map[string]bool{"prod": true, "test": false} {
+		namespace.Annotations = map[string]string{"site.pillion.dev/ref": ref}
+		final := profiles.Request{Namespace: namespace, Pod: decision.Pod(), Final: true}.Decide(snapshot)
+		if final.Allowed != allowed {
+			t.Errorf("%s: allowed is %t: %s", ref, final.Allowed, final.Denial())
+		}
+	}
+}
+
+func TestAPodWhoseNamespaceSaysSomethingElseSinceIsWarnedOf(t *testing.T) {
+	snapshot := snapshotOf(t, cluster("site", openGitSync))
+	namespace := web()
+	decision := profiles.Decide(snapshot, namespace, podOf(t, asking("site"), appOnly))
+	namespace.Annotations = map[string]string{"site.pillion.dev/ref": "prod"}
+	again := profiles.Decide(snapshot, namespace, decision.Pod())
+	if !again.Allowed || len(again.Patch) > 0 || len(again.Warnings) != 1 || !strings.Contains(again.Warnings[0], "has its containers at revision") {
+		t.Errorf("allowed %t, patch %v, warnings %q: %s", again.Allowed, again.Patch, again.Warnings, again.Denial())
 	}
 }
 

@@ -175,8 +175,7 @@ var annotatable = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9_]*[A-Za-z0-9])?$`
 
 // list adds a field, and then, of an object, its fields. Of a map they are the keys that it has.
 func (l *fieldLister) list(path string, at *structuralschema.Structural) {
-	const longest = 63 // of the name in an annotation's key
-	if len(path) > longest || slices.ContainsFunc(l.parameters, func(p Parameter) bool { return p.Name == path }) {
+	if len(path) > longestPath || slices.ContainsFunc(l.parameters, func(p Parameter) bool { return p.Name == path }) {
 		return
 	}
 	index := len(l.parameters)

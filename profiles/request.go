@@ -19,6 +19,10 @@ type Request struct {
 	// DryRun is for conditions to see.
 	DryRun bool
 
+	// ClaimVolumes are the names of the volumes that the Pod's controller will add to it: those of a StatefulSet's volume claim
+	// templates, which its Pod template does not have.
+	ClaimVolumes []string
+
 	// Final says that the Pod is what will be stored: all webhooks are done with it. The profiles that enforce have to be in it.
 	Final bool
 }

@@ -20,6 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"sigs.k8s.io/yaml"
+
+	"github.com/pillion-dev/pillion/injectors"
 )
 
 // schema is a part of a CustomResourceDefinition's schema, applied in process as the API server applies it: defaults, bounds,
@@ -88,9 +90,14 @@ func newSchema(props *apiextensions.JSONSchemaProps, root bool) (*schema, error)
 }
 
 // apply sets the defaults in object, which is changed, and returns all that is wrong with it, unknown fields included, in the order of
-// the fields: the validators that are used walk over maps.
+// the fields: the validators that are used walk over maps. No error repeats a password.
 func (s *schema) apply(path *field.Path, object map[string]any) field.ErrorList {
 	errs := s.validate(path, object)
+	for _, err := range errs {
+		if value, ok := err.BadValue.(string); ok {
+			err.BadValue = injectors.WithoutCredentials(value)
+		}
+	}
 	slices.SortStableFunc(errs, func(a, b *field.Error) int {
 		return cmp.Or(strings.Compare(a.Field, b.Field), strings.Compare(a.Error(), b.Error()))
 	})

@@ -49,6 +49,14 @@ func TestWhereSettingsComeFrom(t *testing.T) {
 			profile: resources, pod: `site.pillion.dev/resources: '{"limits": {"cpu": "1"}}'`,
 			want: map[string]string{"resources.limits.cpu": `"1" annotation site.pillion.dev/resources`, "resources.limits.memory": ""},
 		},
+		"a default inside an object that stands in for what the namespace says": {
+			profile:   `cacheAmbassador: {protocol: Memcached, proxy: {servers: [{address: "cache.example.com:11211"}]}}, overridable: [proxy.ejection]`,
+			namespace: `site.pillion.dev/proxy.ejection.enabled: "false"`, pod: `site.pillion.dev/proxy.ejection: '{"failureLimit": 3}'`,
+			want: map[string]string{
+				"proxy.ejection.enabled":      "true default",
+				"proxy.ejection.failureLimit": "3 annotation site.pillion.dev/proxy.ejection",
+			},
+		},
 		"parameters": {
 			profile: parameters, namespace: `site.pillion.dev/port: "9090"`,
 			want: map[string]string{"level": `"info" default`, "port": "9090 namespace site.pillion.dev/port", "idle": ""},

@@ -65,7 +65,7 @@ func TestReportsSayWhenTheyCannotBeWritten(t *testing.T) {
 	if err := JUnit(writer, nil); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("JUnit: %v", err)
 	}
-	if err := SARIF(writer, "v1", nil); !errors.Is(err, io.ErrClosedPipe) {
+	if err := SARIF(writer, "v1", nil, nil); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("SARIF: %v", err)
 	}
 }

@@ -1,11 +1,14 @@
 package report
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/url"
+	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -42,19 +45,21 @@ const (
 	sarifVersion   = "2.1.0"
 	sarifSchema    = "https://json.schemastore.org/sarif-2.1.0.json"
 	informationURI = "https://github.com/pillion-dev/pillion"
-	helpURI        = informationURI + "/blob/main/docs/reasons.md"
+	docsURI        = informationURI + "/blob/main/docs/"
+	helpURI        = docsURI + "reasons.md"
 )
 
 // SARIF writes findings as a SARIF 2.1.0 log (OASIS, https://docs.oasis-open.org/sarif/sarif/v2.1.0/), a rule for each reason. version
-// is the tool's. Paths are URIs relative to the working directory, where they can be: code scanning takes that for the root of the
-// repository.
+// is the tool's, and explain says what a reason means, in a sentence, and how to mend it, in Markdown; nil if nobody knows. Paths are URIs relative to the working directory, where they can be: code scanning takes that for the root of the
+// repository. It also wants a place for each result: what is about a whole file is on its first line, and what is about none in the working
+// directory.
 //
 // The dozen objects of SARIF that this needs are written out below: libraries for it model hundreds, and none of what this
 // must get right, which is how a path becomes a URI.
-func SARIF(w io.Writer, version string, findings []Finding) error {
+func SARIF(w io.Writer, version string, findings []Finding, explain func(reason string) (summary, text string)) error {
 	run := sarifRun{
 		Tool: sarifTool{Driver: sarifDriver{
-			Name: "pillion", Version: version, InformationURI: informationURI, Rules: rulesOf(findings),
+			Name: "pillion", Version: version, InformationURI: informationURI, Rules: rulesOf(findings, explain),
 		}},
 		ColumnKind: "unicodeCodePoints",
 		Results:    make([]sarifResult, 0, len(findings)),
@@ -97,11 +102,18 @@ type sarifDriver struct {
 type sarifRule struct {
 	ID               string       `json:"id"`
 	ShortDescription sarifMessage `json:"shortDescription"`
+	FullDescription  sarifMessage `json:"fullDescription"`
+	Help             sarifHelp    `json:"help"`
 	HelpURI          string       `json:"helpUri"`
 }
 
 type sarifMessage struct {
 	Text string `json:"text"`
+}
+
+type sarifHelp struct {
+	Text     string `json:"text"`
+	Markdown string `json:"markdown,omitempty"`
 }
 
 type sarifResult struct {
@@ -118,7 +130,7 @@ type sarifLocation struct {
 
 type sarifPhysicalLocation struct {
 	ArtifactLocation sarifArtifactLocation `json:"artifactLocation"`
-	Region           *sarifRegion          `json:"region,omitempty"`
+	Region           sarifRegion           `json:"region"`
 }
 
 type sarifArtifactLocation struct {
@@ -131,7 +143,7 @@ type sarifRegion struct {
 }
 
 // rulesOf returns a rule for each reason that is given, sorted.
-func rulesOf(findings []Finding) []sarifRule {
+func rulesOf(findings []Finding, explain func(string) (string, string)) []sarifRule {
 	var reasons []string
 	for i := range findings {
 		reasons = append(reasons, findings[i].Reason)
@@ -139,11 +151,26 @@ func rulesOf(findings []Finding) []sarifRule {
 	slices.Sort(reasons)
 	rules := []sarifRule{}
 	for _, reason := range slices.Compact(reasons) {
-		rules = append(rules, sarifRule{
-			ID: reason, ShortDescription: sarifMessage{words(reason)}, HelpURI: helpURI + "#" + strings.ToLower(reason),
-		})
+		uri := helpURI + "#" + strings.ToLower(reason)
+		rule := sarifRule{
+			ID: reason, ShortDescription: sarifMessage{words(reason)}, FullDescription: sarifMessage{words(reason)},
+			Help: sarifHelp{Text: uri}, HelpURI: uri,
+		}
+		if explain != nil {
+			if summary, text := explain(reason); summary != "" {
+				rule.FullDescription, rule.Help = sarifMessage{summary}, sarifHelp{summary + " " + uri, absoluteLinks(text)}
+			}
+		}
+		rules = append(rules, rule)
 	}
 	return rules
+}
+
+var pageLink = regexp.MustCompile(`\]\(([a-z0-9/-]+\.md)`)
+
+// absoluteLinks makes links between the pages of the documentation, in Markdown, ones that lead there from elsewhere.
+func absoluteLinks(text string) string {
+	return strings.ReplaceAll(pageLink.ReplaceAllString(text, "]("+docsURI+"$1"), "](#", "]("+helpURI+"#")
 }
 
 // words writes a reason as words: "ProfileNotAvailable" becomes "Profile not available".
@@ -164,24 +191,32 @@ func resultOf(finding *Finding, rules []sarifRule) sarifResult {
 		RuleID: finding.Reason, Level: finding.Severity, Message: sarifMessage{strings.ToValidUTF8(finding.Message, "\ufffd")},
 	}
 	result.RuleIndex = slices.IndexFunc(rules, func(rule sarifRule) bool { return rule.ID == finding.Reason })
-	if finding.File == "" {
-		return result
+	location := sarifPhysicalLocation{
+		ArtifactLocation: sarifArtifactLocation{fileURI(cmp.Or(finding.File, "."))},
+		Region:           sarifRegion{max(finding.Line, 1), finding.Column},
 	}
-	location := sarifLocation{sarifPhysicalLocation{ArtifactLocation: sarifArtifactLocation{fileURI(finding.File)}}}
-	if finding.Line > 0 {
-		location.PhysicalLocation.Region = &sarifRegion{finding.Line, finding.Column}
-	}
-	result.Locations = []sarifLocation{location}
+	result.Locations = []sarifLocation{{location}}
 	return result
 }
 
 // fileURI returns a path as a URI reference (RFC 3986). A relative path whose first part has a colon gets a dot ahead, by url.URL: the
-// colon would end a scheme.
+// colon would end a scheme. So does an absolute path below the working directory lose that.
 func fileURI(path string) string {
+	if filepath.IsAbs(path) {
+		if directory, err := os.Getwd(); err == nil {
+			if below, err := filepath.Rel(directory, path); err == nil && filepath.IsLocal(below) {
+				path = below
+			}
+		}
+	}
+	isAbsolute := filepath.IsAbs(path)
 	path = filepath.ToSlash(filepath.Clean(path))
 	uri := url.URL{Path: path}
-	if strings.HasPrefix(path, "/") {
+	if isAbsolute {
 		uri.Scheme = "file"
+		if !strings.HasPrefix(path, "/") { // C:/x
+			uri.Path = "/" + path
+		}
 	}
 	return uri.String()
 }

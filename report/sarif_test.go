@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -12,14 +14,25 @@ import (
 )
 
 func TestSARIFSaysWhereAndWhy(t *testing.T) {
+	directory, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
 	findings := []Finding{
 		{File: "deploy/my shop.yaml", Line: 3, Column: 7, Severity: Error, Reason: "ProfileNotAvailable", Message: "no profile <x> & y"},
 		{File: "./a:b/../c:d.yaml", Line: 2, Severity: Warning, Reason: "Misplaced", Message: "bytes \xff"},
 		{File: "/tmp/x.yaml", Severity: Note, Reason: "Misplaced", Message: "of a file"},
 		{Severity: Error, Reason: "Unreadable", Message: "of no file"},
+		{File: filepath.Join(directory, "sub", "y.yaml"), Line: 1, Severity: Error, Reason: "Unreadable", Message: "below the working directory"},
+	}
+	explain := func(reason string) (string, string) {
+		if reason == "Misplaced" {
+			return "It is misplaced.", "It is **misplaced**: [a](limits.md#x), [b](#y)."
+		}
+		return "", ""
 	}
 	out := &bytes.Buffer{}
-	if err := SARIF(out, "v1.2.3", findings); err != nil {
+	if err := SARIF(out, "v1.2.3", findings, explain); err != nil {
 		t.Fatal(err)
 	}
 	if problems := validate(t, out.Bytes()); len(problems) > 0 {
@@ -32,8 +45,9 @@ func TestSARIFSaysWhereAndWhy(t *testing.T) {
 	want := []result{
 		{"ProfileNotAvailable", "error", "no profile <x> & y", "deploy/my%20shop.yaml", 3, 7},
 		{"Misplaced", "warning", "bytes \ufffd", "./c:d.yaml", 2, 0},
-		{"Misplaced", "note", "of a file", "file:///tmp/x.yaml", 0, 0},
-		{"Unreadable", "error", "of no file", "", 0, 0},
+		{"Misplaced", "note", "of a file", "file:///tmp/x.yaml", 1, 0},
+		{"Unreadable", "error", "of no file", ".", 1, 0},
+		{"Unreadable", "error", "below the working directory", "sub/y.yaml", 1, 0},
 	}
 	read := sarifLog{}
 	if err := json.Unmarshal(out.Bytes(), &read); err != nil {
@@ -44,9 +58,7 @@ func TestSARIFSaysWhereAndWhy(t *testing.T) {
 		one := result{Rule: read.Runs[0].Tool.Driver.Rules[r.RuleIndex].ID, Level: string(r.Level), Text: r.Message.Text}
 		for _, location := range r.Locations {
 			one.URI = location.PhysicalLocation.ArtifactLocation.URI
-			if region := location.PhysicalLocation.Region; region != nil {
-				one.Line, one.Column = region.StartLine, region.StartColumn
-			}
+			one.Line, one.Column = location.PhysicalLocation.Region.StartLine, location.PhysicalLocation.Region.StartColumn
 		}
 		got = append(got, one)
 	}
@@ -54,9 +66,21 @@ func TestSARIFSaysWhereAndWhy(t *testing.T) {
 		t.Errorf("results (-want +got):\n%s", diff)
 	}
 	rules := []sarifRule{
-		{"Misplaced", sarifMessage{"Misplaced"}, helpURI + "#misplaced"},
-		{"ProfileNotAvailable", sarifMessage{"Profile not available"}, helpURI + "#profilenotavailable"},
-		{"Unreadable", sarifMessage{"Unreadable"}, helpURI + "#unreadable"},
+		{
+			"Misplaced",
+			sarifMessage{"Misplaced"},
+			sarifMessage{"It is misplaced."},
+			sarifHelp{"It is misplaced. " + helpURI + "#misplaced", "It is **misplaced**: [a](" + docsURI + "limits.md#x), [b](" + helpURI + "#y)."},
+			helpURI + "#misplaced",
+		},
+		{
+			"ProfileNotAvailable",
+			sarifMessage{"Profile not available"},
+			sarifMessage{"Profile not available"},
+			sarifHelp{Text: helpURI + "#profilenotavailable"},
+			helpURI + "#profilenotavailable",
+		},
+		{"Unreadable", sarifMessage{"Unreadable"}, sarifMessage{"Unreadable"}, sarifHelp{Text: helpURI + "#unreadable"}, helpURI + "#unreadable"},
 	}
 	if diff := cmp.Diff(rules, read.Runs[0].Tool.Driver.Rules); diff != "" {
 		t.Errorf("rules (-want +got):\n%s", diff)
@@ -65,7 +89,7 @@ func TestSARIFSaysWhereAndWhy(t *testing.T) {
 
 func TestSARIFOfNothingIsALogWithoutResults(t *testing.T) {
 	out := &bytes.Buffer{}
-	if err := SARIF(out, "", nil); err != nil {
+	if err := SARIF(out, "", nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if problems := validate(t, out.Bytes()); len(problems) > 0 {
@@ -125,6 +149,7 @@ func validate(t *testing.T, encoded []byte) (problems []string) {
 			levels := []any{"none", "note", "warning", "error"}
 			demand(slices.Contains(levels, result["level"]), "3.27.10", "level %v", result["level"])
 			locations, _ := result["locations"].([]any)
+			demand(len(locations) == 1, "code scanning", "locations %v", locations)
 			for _, location := range locations {
 				place, _ := location.(map[string]any)["physicalLocation"].(map[string]any)
 				artifact, _ := place["artifactLocation"].(map[string]any)
@@ -133,7 +158,7 @@ func validate(t *testing.T, encoded []byte) (problems []string) {
 				region, there := place["region"].(map[string]any)
 				for _, field := range []string{"startLine", "startColumn"} {
 					n, given := region[field].(float64)
-					demand(!there || (!given && field == "startColumn") || n >= 1, "3.30", "%s %v", field, region[field])
+					demand(there && (!given && field == "startColumn" || n >= 1), "3.30", "%s %v", field, region[field])
 				}
 			}
 		}

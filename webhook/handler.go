@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	admissionv1 "k8s.io/api/admission/v1"
@@ -121,17 +122,19 @@ func (h *handler) serve(endpoint string, answer answerer) http.HandlerFunc {
 			return
 		}
 		h.write(w, r, response)
-		h.options.Metrics.observe(endpoint, resultOf(response), start)
+		h.options.Metrics.observe(endpoint, resultOf(endpoint, response), start)
 	}
 }
 
 // resultOf says in a word of a fixed set what became of a request.
-func resultOf(response *admissionv1.AdmissionResponse) string {
+func resultOf(endpoint string, response *admissionv1.AdmissionResponse) string {
 	switch {
 	case !response.Allowed:
 		return resultDenied
 	case len(response.Patch) > 0:
 		return resultWoven
+	case endpoint == endpointWorkloads && len(response.Warnings) > 0:
+		return resultWarned
 	default:
 		return resultUntouched
 	}
@@ -153,7 +156,7 @@ func (h *handler) refuseUnread(r *http.Request, body []byte, fault error) (*admi
 	h.options.Metrics.admitted(resultDenied, string(profiles.ReasonPodTooLarge)) // whether it is a dry run was not read
 	response := &admissionv1.AdmissionResponse{UID: uid}
 	deny(response, fmt.Sprintf("Pillion refuses this Pod: policy enforces what is added to it, and its admission review is larger than %d bytes; "+
-		"make the Pod's manifest smaller", h.options.MaxBodyBytes))
+		"make the Pod's manifest smaller (%s)", h.options.MaxBodyBytes, profiles.ReasonPodTooLarge))
 	return response, nil
 }
 
@@ -235,6 +238,9 @@ type request struct {
 	UserInfo    authenticationv1.UserInfo   `json:"userInfo"`
 	Object      corev1.Pod                  `json:"object"`
 	DryRun      bool                        `json:"dryRun"`
+
+	// claimVolumes are profiles.Request's: of Pods that are there only in a workload's template.
+	claimVolumes []string
 }
 
 // decode reads the request of an admission review.
@@ -329,7 +335,7 @@ func (h *handler) decide(r *http.Request, request *request) (profiles.Decision, 
 	namespace, known := h.cluster.Namespace(request.Namespace)
 	asked := profiles.Request{
 		Namespace: namespaceOr(namespace, request.Namespace), Pod: &request.Object, User: request.UserInfo, DryRun: request.DryRun,
-		Final: strings.HasPrefix(r.URL.Path, profiles.PathVerify),
+		ClaimVolumes: request.claimVolumes, Final: strings.HasPrefix(r.URL.Path, profiles.PathVerify),
 	}
 	decision := asked.Decide(snapshot)
 	behind := contradicts(r.URL.Path, snapshot.Plan(), namespace, &decision)
@@ -425,6 +431,9 @@ func deny(response *admissionv1.AdmissionResponse, message string) {
 
 // write sends a response in a review, without the request, which the API server knows.
 func (h *handler) write(w http.ResponseWriter, r *http.Request, response *admissionv1.AdmissionResponse) {
+	for i, warning := range response.Warnings {
+		response.Warnings[i] = inHeader(warning)
+	}
 	body, err := json.Marshal(&admissionv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"},
 		Response: response,
@@ -438,7 +447,17 @@ func (h *handler) write(w http.ResponseWriter, r *http.Request, response *admiss
 	_, _ = w.Write(body)                                      // an error here is the API server's leaving, which it knows
 }
 
-// log tells what was decided: names and reasons, never values. A name that no profile has is what somebody wrote into an annotation.
+// inHeader returns a warning as the API server can send it: it leaves out one with control characters, without a word.
+func inHeader(warning string) string {
+	return strings.ToValidUTF8(strings.Map(func(c rune) rune {
+		if unicode.IsControl(c) {
+			return ' '
+		}
+		return c
+	}, warning), "\uFFFD")
+}
+
+// log tells what was decided: names and reasons, never values.
 func (h *handler) log(r *http.Request, request *request, decision *profiles.Decision, all []told) {
 	if len(all) == 0 || !h.options.Logger.Enabled(context.Background(), slog.LevelInfo) {
 		return
@@ -447,6 +466,12 @@ func (h *handler) log(r *http.Request, request *request, decision *profiles.Deci
 	if name == "" {
 		name = request.Object.GenerateName
 	}
+	h.options.Logger.Info("decided", "path", r.URL.Path, "namespace", request.Namespace, "pod", name, "allowed", decision.Allowed,
+		"dryRun", request.DryRun, "outcomes", logged(all))
+}
+
+// logged returns outcomes as logs tell them. A name that no profile has is what somebody wrote into an annotation.
+func logged(all []told) string {
 	outcomes := make([]string, len(all))
 	for i := range all {
 		profile := all[i].Profile
@@ -459,6 +484,5 @@ func (h *handler) log(r *http.Request, request *request, decision *profiles.Deci
 		}
 		outcomes[i] = fmt.Sprintf("%s=%s", profile, all[i].Reason)
 	}
-	h.options.Logger.Info("decided", "path", r.URL.Path, "namespace", request.Namespace, "pod", name, "allowed", decision.Allowed,
-		"dryRun", request.DryRun, "outcomes", strings.Join(outcomes, " "))
+	return strings.Join(outcomes, " ")
 }

@@ -23,6 +23,7 @@ const (
 // The results of a request, as metrics tell them apart.
 const (
 	resultUntouched = "untouched"
+	resultWarned    = "warned"
 	resultWoven     = "woven"
 	resultDenied    = "denied"
 	resultFault     = "fault"
@@ -55,7 +56,7 @@ func NewMetrics(snapshot func() *profiles.Snapshot, serving *certs.Serving) *Met
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "pillion_admission_duration_seconds",
 			Help: "Time from an admission review's last byte to its answer, by endpoint and result; dry runs are in it. " +
-				"The result woven says that the answer has a patch.",
+				"The result woven says that the answer has a patch, warned that whoever writes a workload is warned.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .05, .1, .5, 1},
 		}, []string{"endpoint", "result"}),
 		admissions: prometheus.NewCounterVec(prometheus.CounterOpts{

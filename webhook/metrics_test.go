@@ -90,6 +90,27 @@ func (c *counted) scrape() string {
 	return recorder.Body.String()
 }
 
+func TestReviewsOfWorkloadsAreTimedByWhatWasTold(t *testing.T) {
+	c := counting(t, "site")
+	review := func(namespace, inject string) string {
+		return fmt.Sprintf(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","operation":"CREATE","namespace":%q,
+			"resource":{"group":"apps","version":"v1","resource":"deployments"},
+			"object":{"spec":{"template":{"metadata":{"annotations":{"pillion.dev/inject":%q}}}}}}}`, namespace, inject)
+	}
+	for _, body := range []string{review("web", "site"), review("web", "nosuch"), review("web", "nosuch"), "{"} {
+		c.post(t.Context(), profiles.WorkloadsPath(profiles.PathPods), body)
+	}
+	want := []string{
+		`{endpoint="workloads",result="fault"} 1`, `{endpoint="workloads",result="untouched"} 1`, `{endpoint="workloads",result="warned"} 2`,
+	}
+	if diff := cmp.Diff(want, c.series("pillion_admission_duration_seconds_count")); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := c.series("pillion_admissions_total"); len(got) > 0 {
+		t.Errorf("workloads count as Pods: %q", got)
+	}
+}
+
 func TestAdmissionsAreCountedByWhatBecameOfThem(t *testing.T) {
 	gone, leave := context.WithCancel(t.Context())
 	leave()

@@ -21,12 +21,17 @@ import (
 	"github.com/pillion-dev/pillion/profiles"
 )
 
-// PathFor returns the path that a review would be sent to by hand: that of profiles for a profile, else that of Pods.
+// PathFor returns the path that a review would be sent to by hand: that of profiles for a profile, that of workloads for a
+// workload, else that of Pods.
 func PathFor(review *admissionv1.AdmissionReview) string {
-	if review.Request != nil && isProfile(review.Request.Resource) {
+	switch {
+	case review.Request != nil && isProfile(review.Request.Resource):
 		return profiles.PathProfiles
+	case review.Request != nil && workloadKind(review.Request.Resource) != "":
+		return profiles.PathWorkloads + "pods"
+	default:
+		return PathPods
 	}
-	return PathPods
 }
 
 func isProfile(resource metav1.GroupVersionResource) bool {

@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	admissionv1 "k8s.io/api/admission/v1"
@@ -41,10 +40,17 @@ type workload struct {
 	Spec     struct {
 		Template    podTemplate `json:"template"`
 		JobTemplate struct {
-			Spec struct {
+			Metadata workloadMeta `json:"metadata"`
+			Spec     struct {
 				Template podTemplate `json:"template"`
 			} `json:"spec"`
 		} `json:"jobTemplate"`
+		// VolumeClaimTemplates are of StatefulSets.
+		VolumeClaimTemplates []struct {
+			Metadata struct {
+				Name string `json:"name"`
+			} `json:"metadata"`
+		} `json:"volumeClaimTemplates"`
 	} `json:"spec"`
 }
 
@@ -140,40 +146,59 @@ func (h *handler) answerWorkload(r *http.Request, body []byte) (*admissionv1.Adm
 			"write it without them", kind)}
 		return response, nil
 	}
-	response.Warnings = h.warnOf(r, request, kind)
-	return response, nil
+	response.Warnings, err = h.warnOf(r, request, kind)
+	return response, err
 }
 
 // warnOf decides about the Pods of a workload, and returns what whoever writes it is to know: first what they are refused for, then
 // what they are warned of, then what is written where nothing reads it. Where memory does not suffice and the API server does not
-// answer nothing is said: it might be wrong.
-func (h *handler) warnOf(r *http.Request, asked *workloadRequest, kind string) []string {
+// answer it is a fault, which lets the workload pass: what would be said might be wrong.
+func (h *handler) warnOf(r *http.Request, asked *workloadRequest, kind string) ([]string, error) {
 	template, path := asked.Object.template(kind)
 	request := &request{
 		UID: asked.UID, Resource: asked.Resource, Namespace: asked.Namespace, Operation: admissionv1.Create,
 		UserInfo: profiles.ControllerUser(kind), Object: *asked.podOf(template), // and no dry run: the Pods will be created without
+		claimVolumes: asked.Object.claimVolumes(kind),
 	}
 	decision, err := h.decide(asPods(r), request)
 	if err != nil {
-		h.options.Logger.Warn("workload not decided", "path", r.URL.Path, "kind", kind, "namespace", asked.Namespace,
-			"name", asked.Object.Metadata.Name, "error", err.Error())
-		return nil
+		return nil, fmt.Errorf("%s %s: %w", kind, asked.Object.Metadata.Name, err)
 	}
-	var warnings, reasons []string
+	// Each names the workload: kubectl shows equal ones once, however many workloads it applies.
+	who := strings.TrimSpace(kind + " " + asked.Object.Metadata.shortName())
+	var warnings []string
 	for _, outcome := range decision.Denying() {
-		warnings = append(warnings, fmt.Sprintf("%s (%s): Pods of this %s will be refused", outcome.Message, outcome.Reason, kind))
-		reasons = append(reasons, fmt.Sprintf("%s=%s", outcome.Profile, outcome.Reason))
+		warnings = append(warnings, fmt.Sprintf("%s (%s): Pods of %s will be refused", outcome.Message, outcome.Reason, who))
 	}
-	warnings = append(warnings, decision.Warnings...)
-	own := &metav1.ObjectMeta{Labels: asked.Object.Metadata.Labels, Annotations: asked.Object.Metadata.Annotations}
-	for _, misplaced := range profiles.Misplaced(own, &request.Object.ObjectMeta, path) {
-		warnings = append(warnings, fmt.Sprintf("%s %s: %s", kind, asked.Object.Metadata.shownName(), misplaced))
+	for _, warning := range slices.Concat(decision.Warnings, asked.Object.misplaced(kind, &request.Object.ObjectMeta, path)) {
+		warnings = append(warnings, fmt.Sprintf("%s: %s", who, warning))
 	}
 	if len(warnings) > 0 {
 		h.options.Logger.Info("warned", "path", r.URL.Path, "kind", kind, "namespace", asked.Namespace,
-			"name", asked.Object.Metadata.Name, "warnings", len(warnings), "refused", strings.Join(reasons, " "))
+			"name", asked.Object.Metadata.Name, "warnings", len(warnings), "outcomes", logged(toldOf(&decision, h.cluster.Snapshot())))
 	}
-	return shownWarnings(warnings)
+	return firstWarnings(warnings), nil
+}
+
+// misplaced returns what is written where nothing reads it.
+func (w *workload) misplaced(kind string, pod *metav1.ObjectMeta, path string) []string {
+	own := &metav1.ObjectMeta{Labels: w.Metadata.Labels, Annotations: w.Metadata.Annotations}
+	var job *metav1.ObjectMeta
+	if of := &w.Spec.JobTemplate.Metadata; kind == "CronJob" {
+		job = &metav1.ObjectMeta{Labels: of.Labels, Annotations: of.Annotations}
+	}
+	return profiles.Misplaced(own, job, pod, path)
+}
+
+// claimVolumes returns the names of the volumes that the controller of a StatefulSet adds to its Pods.
+func (w *workload) claimVolumes(kind string) (names []string) {
+	if kind != "StatefulSet" {
+		return nil
+	}
+	for i := range w.Spec.VolumeClaimTemplates {
+		names = append(names, w.Spec.VolumeClaimTemplates[i].Metadata.Name)
+	}
+	return names
 }
 
 // podOf returns the Pod that a controller makes of a template, as far as that is known before: with no more of the template's
@@ -197,6 +222,16 @@ func (m *workloadMeta) shownName() string {
 	return strings.TrimSuffix(m.GenerateName, "-")
 }
 
+// shortName is shownName where little room may be: of much text the API server sends the first 256 characters of each warning.
+func (m *workloadMeta) shortName() string {
+	const most = 63
+	name := m.shownName()
+	if len(name) > most {
+		return name[:most] + "…"
+	}
+	return name
+}
+
 // asPods returns the request as if the workload's Pods had been sent: the entry says as much about them.
 func asPods(r *http.Request) *http.Request {
 	copied := *r
@@ -204,22 +239,16 @@ func asPods(r *http.Request) *http.Request {
 	return &copied
 }
 
-// shownWarnings returns warnings as they can be sent in a header, each once, and not too many.
-func shownWarnings(warnings []string) []string {
-	var shown []string
+// firstWarnings returns warnings, each once, and not too many.
+func firstWarnings(warnings []string) []string {
+	var first []string
 	for _, warning := range warnings {
-		warning = strings.ToValidUTF8(strings.Map(func(c rune) rune {
-			if unicode.IsControl(c) { // the API server leaves out a warning that has one
-				return ' '
-			}
-			return c
-		}, warning), "\uFFFD")
-		if !slices.Contains(shown, warning) {
-			shown = append(shown, warning)
+		if !slices.Contains(first, warning) {
+			first = append(first, warning)
 		}
 	}
-	if excess := len(shown) - maxWorkloadWarnings; excess > 0 {
-		shown = append(shown[:maxWorkloadWarnings-1], fmt.Sprintf("there are %d more warnings", excess+1))
+	if excess := len(first) - maxWorkloadWarnings; excess > 0 {
+		first = append(first[:maxWorkloadWarnings-1], fmt.Sprintf("there are %d more warnings", excess+1))
 	}
-	return shown
+	return first
 }

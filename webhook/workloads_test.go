@@ -10,9 +10,11 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"unicode"
 	"unicode/utf8"
 
 	gocmp "github.com/google/go-cmp/cmp"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
@@ -71,6 +73,10 @@ func TestWhoWritesAWorkloadIsToldWhatWillBecomeOfItsPods(t *testing.T) {
 			object.metadata.namespace == "web" && object.metadata.generateName == "shop-" && object.kind == "Pod" &&
 			request.userInfo.username == "system:serviceaccount:kube-system:daemon-set-controller"`}}
 	})
+	mounting := profile(t, "mounts-data", func(spec *v1alpha1.ClusterPatternProfileSpec) {
+		spec.GitSync, spec.Custom = nil, &v1alpha1.Custom{Template: apiextensionsv1.JSON{Raw: []byte(
+			`{"containers":[{"image":"registry.example.com/backup:1","volumeMounts":[{"name":"data","mountPath":"/data"}]}]}`)}}
+	})
 	const taken = `{metadata: {name: shop}, spec: {template: {spec: {containers: [{name: app, volumeMounts: [{name: a, mountPath: /srv/site}]}],
 		volumes: [{name: a, emptyDir: {}}]}}}}`
 	const collision = "profile policy mounts /srv/site into container app, where volume a is mounted at /srv/site: one would hide the " +
@@ -89,38 +95,38 @@ func TestWhoWritesAWorkloadIsToldWhatWillBecomeOfItsPods(t *testing.T) {
 		"one that asks for an unknown name": {
 			object: templated("", "pillion.dev/inject: sit"),
 			want: []string{"profile sit is not available in namespace web; did you mean site? (ProfileNotAvailable): " +
-				"Pods of this Deployment will be refused"},
+				"Pods of Deployment shop will be refused"},
 		},
 		"one that asks for several things that cannot be": {
 			object: templated("", `pillion.dev/inject: "nosuch,Not_A_Name", site.pillion.dev/ref: v2`),
 			want: []string{
 				`annotation pillion.dev/inject names "Not_A_Name", which is no profile's name: a name has at most 40 lower-case letters, ` +
-					`digits and dashes, and names are joined by "," (InvalidRequest): Pods of this Deployment will be refused`,
-				"profile nosuch is not available in namespace web (ProfileNotAvailable): Pods of this Deployment will be refused",
-				"annotation site.pillion.dev/ref has no effect: profile site is not applied to this Pod",
+					`digits and dashes, and names are joined by "," (InvalidRequest): Pods of Deployment shop will be refused`,
+				"profile nosuch is not available in namespace web (ProfileNotAvailable): Pods of Deployment shop will be refused",
+				"Deployment shop: annotation site.pillion.dev/ref has no effect: profile site is not applied to this Pod",
 			},
 		},
 		"a CronJob, by the template of its Jobs": {
 			kind: "CronJob", object: templated("CronJob", "pillion.dev/inject: nosuch"),
-			want: []string{"profile nosuch is not available in namespace web (ProfileNotAvailable): Pods of this CronJob will be refused"},
+			want: []string{"profile nosuch is not available in namespace web (ProfileNotAvailable): Pods of CronJob shop will be refused"},
 		},
 		"one that its namespace asks for": {
 			namespaces: map[string]map[string]string{"web": {v1alpha1.InjectKey: "nosuch"}}, path: profiles.PathWorkloads + "namespaces",
 			object: templated("", ""),
-			want:   []string{"profile nosuch is not available in namespace web (ProfileNotAvailable): Pods of this Deployment will be refused"},
+			want:   []string{"profile nosuch is not available in namespace web (ProfileNotAvailable): Pods of Deployment shop will be refused"},
 		},
 		"one from which policy is left out": {
 			memory: []*profiles.Profile{ignored}, object: taken, path: profiles.WorkloadsPath(entryOf(ignored)),
-			want: []string{"Pillion left out profile policy: " + collision},
+			want: []string{"Deployment shop: Pillion left out profile policy: " + collision},
 		},
 		"one that policy refuses": {
 			memory: []*profiles.Profile{failing}, object: taken, path: profiles.WorkloadsPath(entryOf(failing)),
-			want: []string{collision + ": Pods of this Deployment will be refused"},
+			want: []string{collision + ": Pods of Deployment shop will be refused"},
 		},
 		"conditions see the controller and the Pod that it would create": {
 			memory: []*profiles.Profile{byController}, object: taken, kind: "DaemonSet", more: `,"dryRun":true,"userInfo":{"username":"jane"}`,
 			path: profiles.WorkloadsPath(entryOf(byController)),
-			want: []string{collision + ": Pods of this DaemonSet will be refused"},
+			want: []string{collision + ": Pods of DaemonSet shop will be refused"},
 		},
 		"an annotation of the workload itself": {
 			object: `{metadata: {name: shop, annotations: {pillion.dev/inject: site}}, spec: {template: {spec: {containers: [{name: app}]}}}}`,
@@ -132,13 +138,28 @@ func TestWhoWritesAWorkloadIsToldWhatWillBecomeOfItsPods(t *testing.T) {
 			want: []string{"CronJob shop: its own metadata.annotations have pillion.dev/inject, which is read from Pods only; " +
 				"move it to spec.jobTemplate.spec.template.metadata.annotations"},
 		},
+		"an annotation of a CronJob's Job template": {
+			kind: "CronJob", object: `{metadata: {name: shop}, spec: {jobTemplate: {metadata: {annotations: {pillion.dev/inject: site}}}}}`,
+			want: []string{"CronJob shop: the metadata.annotations of its Job template have pillion.dev/inject, which is read from Pods only; " +
+				"move it to spec.jobTemplate.spec.template.metadata.annotations"},
+		},
+		"a volume that the controller adds": {
+			memory: []*profiles.Profile{mounting}, kind: "StatefulSet", object: strings.Replace(templated("", "pillion.dev/inject: mounts-data"),
+				"spec: {", "spec: {volumeClaimTemplates: [{metadata: {name: data}}], ", 1),
+		},
+		"a volume that no controller adds": {
+			memory: []*profiles.Profile{mounting}, kind: "Deployment", object: strings.Replace(templated("", "pillion.dev/inject: mounts-data"),
+				"spec: {", "spec: {volumeClaimTemplates: [{metadata: {name: data}}], ", 1),
+			want: []string{"profile mounts-data mounts the volume data into its container pillion-mounts-data, which neither the profile's template " +
+				"nor the Pod has; the Pod has none (VolumeNotFound): Pods of Deployment shop will be refused"},
+		},
 		"a label in place of an annotation": {
 			object: `{metadata: {name: shop}, spec: {template: {metadata: {labels: {pillion.dev/inject: site}}, spec: {containers: [{name: app}]}}}}`,
 			want: []string{"Deployment shop: its label pillion.dev/inject is not read: only Namespaces ask by a label; " +
 				"write an annotation in spec.template.metadata.annotations, where commas join names"},
 		},
 		"an update": {object: templated("", "pillion.dev/inject: nosuch"), more: `,"operation":"UPDATE"`, want: []string{
-			"profile nosuch is not available in namespace web (ProfileNotAvailable): Pods of this Deployment will be refused",
+			"profile nosuch is not available in namespace web (ProfileNotAvailable): Pods of Deployment shop will be refused",
 		}},
 		"a removal":              {object: "null", more: `,"operation":"DELETE"`},
 		"a subresource":          {object: templated("", "pillion.dev/inject: nosuch"), more: `,"subResource":"scale"`},
@@ -179,7 +200,7 @@ func TestEveryKindOfWorkloadIsToldOf(t *testing.T) {
 	c := webhook.Static{Profiles: profiles.NewSnapshot(profiles.Options{}, nil)}
 	for _, kind := range []string{"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"} {
 		_, response := send(t, c, webhook.Options{}, pathWorkloads, workloadReview(t, kind, templated(kind, "pillion.dev/inject: nosuch"), ""))
-		if response == nil || len(response.Warnings) != 1 || !strings.HasSuffix(response.Warnings[0], "Pods of this "+kind+" will be refused") {
+		if response == nil || len(response.Warnings) != 1 || !strings.HasSuffix(response.Warnings[0], "Pods of "+kind+" shop will be refused") {
 			t.Errorf("%s: %+v", kind, response)
 		}
 	}
@@ -204,6 +225,7 @@ func TestAWorkloadIsNotWarnedOfWhatMemoryOnlyLacks(t *testing.T) {
 		path, object string
 		wantAsked    []string
 		want         int // warnings
+		wantStatus   int // 0: it is answered
 	}{
 		"a profile of a moment ago": {
 			cluster: &cluster{namespaces: web, live: labels(nil, site)}, object: asking, wantAsked: []string{"web [site] false"},
@@ -224,6 +246,7 @@ func TestAWorkloadIsNotWarnedOfWhatMemoryOnlyLacks(t *testing.T) {
 		},
 		"what the API server does not tell": {
 			cluster: &cluster{namespaces: web, live: failing}, object: asking, wantAsked: []string{"web [site] false"},
+			wantStatus: http.StatusServiceUnavailable,
 		},
 	}
 	for name, test := range tests {
@@ -231,8 +254,12 @@ func TestAWorkloadIsNotWarnedOfWhatMemoryOnlyLacks(t *testing.T) {
 			if test.path == "" {
 				test.path = pathWorkloads
 			}
-			_, response := send(t, test.cluster, webhook.Options{}, test.path, workloadReview(t, "Deployment", test.object, ""))
-			if response == nil || !response.Allowed || len(response.Warnings) != test.want {
+			result, response := send(t, test.cluster, webhook.Options{}, test.path, workloadReview(t, "Deployment", test.object, ""))
+			if test.wantStatus != 0 {
+				if result.StatusCode != test.wantStatus {
+					t.Errorf("HTTP %d, want %d", result.StatusCode, test.wantStatus)
+				}
+			} else if response == nil || !response.Allowed || len(response.Warnings) != test.want {
 				t.Errorf("response %+v, want %d warnings", response, test.want)
 			}
 			if diff := gocmp.Diff(test.wantAsked, test.cluster.asked); diff != "" {
@@ -314,13 +341,34 @@ func TestAWorkloadWithWhatPodsAreRefusedForIsToldAndLetPass(t *testing.T) {
 }
 
 func TestTheLogOfWorkloadsHasNoValues(t *testing.T) {
-	const canary = "s3cr3t"
+	const canary = "s3cr3t" // it can be a profile's name
 	logged := &bytes.Buffer{}
 	c := webhook.Static{Profiles: profiles.NewSnapshot(profiles.Options{}, []*profiles.Profile{profile(t, "site", nil)})}
-	object := templated("", `pillion.dev/inject: "site,nosuch", site.pillion.dev/ref: `+canary+`, a: `+canary)
+	object := templated("", `pillion.dev/inject: "site,`+canary+`", site.pillion.dev/ref: `+canary+`, a: `+canary)
 	send(t, c, webhook.Options{Logger: slog.New(slog.NewTextHandler(logged, nil))}, pathWorkloads, workloadReview(t, "Deployment", object, ""))
 	if text := logged.String(); strings.Contains(text, canary) || !strings.Contains(text, "name=shop") ||
-		!strings.Contains(text, "nosuch=ProfileNotAvailable") {
+		!strings.Contains(text, "(unknown)=ProfileNotAvailable") || !strings.Contains(text, "site=FieldNotOverridable") {
 		t.Errorf("logged %s", text)
+	}
+}
+
+// The API server leaves out warnings that a header cannot hold.
+func TestWarningsHoldNoControlCharacters(t *testing.T) {
+	policy := profile(t, "policy", matchingWeb)
+	c := &cluster{memory: []*profiles.Profile{policy}, namespaces: map[string]map[string]string{"web": {"team": "web"}}}
+	const spec = `"spec":{"containers":[{"name":"app","volumeMounts":[{"name":"a","mountPath":"/srv/site/a\nb\u007f\u0085"}]}]}`
+	for path, body := range map[string]string{
+		entryOf(policy): `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","operation":"CREATE",
+			"namespace":"web","resource":{"version":"v1","resource":"pods"},"object":{"metadata":{"name":"shop"},` + spec + `}}}`,
+		profiles.WorkloadsPath(entryOf(policy)): workloadReview(t, "Deployment", `{"metadata":{"name":"shop"},"spec":{"template":{`+spec+`}}}`, ""),
+	} {
+		_, response := send(t, c, webhook.Options{}, path, body)
+		if response == nil || len(response.Warnings) != 1 || !strings.Contains(response.Warnings[0], "MountPathCollision") {
+			t.Errorf("%s: %+v", path, response)
+			continue
+		}
+		if strings.ContainsFunc(response.Warnings[0], unicode.IsControl) {
+			t.Errorf("%s: warning %q", path, response.Warnings[0])
+		}
 	}
 }

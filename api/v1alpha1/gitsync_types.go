@@ -20,7 +20,7 @@ type GitSync struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:XValidation:rule="self.matches('^(https?://([^/@]*@)?([A-Za-z0-9][A-Za-z0-9.-]*|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?/[!-~]+|ssh://([A-Za-z0-9_][A-Za-z0-9_.:-]*@)?([A-Za-z0-9][A-Za-z0-9.-]*|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?/[!-~]+|[A-Za-z0-9_][A-Za-z0-9_.-]*@[A-Za-z0-9][A-Za-z0-9.-]*:[!-,.-~][!-~]*|file:///[!-~]+)$')",message="must be https://host/path, http://host/path, ssh://user@host/path, user@host:path or file:///path, without spaces"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://[^/]*@') && !self.matches('^ssh://[^/]*:[^/]*@')",message="must hold no user or password: put them into a Secret and name it in credentials"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://[^/]*@') && !self.matches('^ssh://[^/]*:[^/]*@')",message="must hold no user or password: put them into a Secret and name it in credentials",reason=FieldValueForbidden
 	Repo string `json:"repo"`
 
 	// ref is the branch, tag or commit hash to follow. HEAD is the repository's default branch.

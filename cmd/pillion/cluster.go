@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -155,5 +156,19 @@ func readCluster(
 	options := decisionOptions(settings)
 	return &decider{
 		options: options, compiler: compiler, snapshot: profiles.NewSnapshot(options, compiled), namespaces: namespaces,
+		since: creations(cluster, inside),
 	}, hidden, nil
+}
+
+// creations returns when the profiles were created, by their scopes.
+func creations(cluster *v1alpha1.ClusterPatternProfileList, inside *v1alpha1.PatternProfileList) map[string]time.Time {
+	since := map[string]time.Time{}
+	for i := range cluster.Items {
+		since[(&profiles.Profile{Name: cluster.Items[i].Name}).Scope()] = cluster.Items[i].CreationTimestamp.Time
+	}
+	for i := range inside.Items {
+		one := &inside.Items[i]
+		since[(&profiles.Profile{Namespace: one.Namespace, Name: one.Name}).Scope()] = one.CreationTimestamp.Time
+	}
+	return since
 }

@@ -33,12 +33,14 @@ PILLION_LOG_LEVEL. Flags come before variables, variables before the file.`,
 }
 
 func runController(command *cobra.Command, _ []string) error {
+	ctx, stop := untilSignal(command)
+	defer stop()
 	p, err := startProcess(command)
 	if err != nil {
 		return err
 	}
 	limitGarbage() // most is left when all Pods are listed, once; after that there is little to do
-	return controller.Run(command.Context(), p.restConfig, p.controllerOptions())
+	return controller.Run(ctx, p.restConfig, p.controllerOptions())
 }
 
 func (p *process) controllerOptions() controller.Options {

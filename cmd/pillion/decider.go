@@ -6,6 +6,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -64,6 +65,7 @@ type decider struct {
 	compiler   *profiles.Compiler
 	snapshot   *profiles.Snapshot
 	namespaces manifest.Namespaces
+	since      map[string]time.Time // when the profiles of a cluster were created, by their scopes
 }
 
 // load reads the configuration and the profiles. A PatternProfile that names no namespace is in the one given.

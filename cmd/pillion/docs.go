@@ -16,8 +16,8 @@ func docsCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "docs [REASON]",
 		Short: "Say what a reason code means, and how to mend it",
-		Long: `docs says what a reason code means, where it is seen and how to mend it. Whatever Pillion refuses, leaves out or warns of
-ends with such a code in parentheses. Capitals do not matter. Without a code it lists all of them.
+		Long: `docs says what a reason code means, where it is seen and how to mend it. What Pillion says of a Pod that it refuses, or of what
+it leaves out, ends with such a code in parentheses. Capitals do not matter. Without a code it lists all of them.
 
 "where-to-look" says what to look at where there is neither a container nor a message.`,
 		Example: `  pillion docs ProfileNotAvailable

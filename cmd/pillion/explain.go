@@ -16,6 +16,7 @@ import (
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/config"
+	"github.com/pillion-dev/pillion/lint"
 	"github.com/pillion-dev/pillion/manifest"
 	"github.com/pillion-dev/pillion/profiles"
 )
@@ -35,8 +36,9 @@ read from files, and Pods by -f.
 Who may not read the cluster's profiles or the namespace is told what a dry run of creating such a Pod tells. --dry-run
 makes one in any case: it shows whether the cluster does what was read. It stores nothing.
 
-The cluster's Pillion may be configured otherwise than by default: give this command the same settings
-(--excluded-namespaces, --leading-containers, --pod-security-…, --config).
+The cluster's Pillion may be configured otherwise than by default. Excluded namespaces are read from its webhook
+configuration, if you may read that; give this command the other settings (--leading-containers, --pod-security-…,
+--images-registry, --config).
 
 Types are pods, deployments, statefulsets, daemonsets, replicasets, replicationcontrollers, jobs, cronjobs and
 podtemplates, by the names that kubectl has for them.`,
@@ -81,6 +83,7 @@ type explaining struct {
 	files     *decider         // without a cluster
 	connected client.WithWatch // nil: without a cluster
 	settings  config.Config    // of decisions, with a cluster
+	webhooks  registered       // with a cluster
 	given     manifest.Namespaces
 	known     map[string]*knownNamespace // with a cluster, by name
 
@@ -124,6 +127,8 @@ type explanation struct {
 
 	Verdict podVerdict `json:"verdict"`
 	Summary string     `json:"summary"`
+	// Advice is how a Pod that runs comes to what it would get today, and since when that may be.
+	Advice string `json:"advice,omitempty"`
 	// Notes are sentences about what people may not expect.
 	Notes []string `json:"notes,omitempty"`
 	// Carries and Skipped are what a Pod that runs says was woven into it, and why profiles were left out.
@@ -136,6 +141,8 @@ type explanation struct {
 	Unreadable []string `json:"unreadable,omitempty"`
 	DryRun     *dryRun  `json:"dryRun,omitempty"`
 	Diff       string   `json:"diff,omitempty"`
+
+	created bool // it is of a Pod of the cluster
 }
 
 func (e *explaining) run(ctx context.Context, args []string, stdin io.Reader) error {
@@ -157,7 +164,7 @@ func (e *explaining) run(ctx context.Context, args []string, stdin io.Reader) er
 	case e.forceDryRun && len(e.decisions.profiles) > 0:
 		return errors.New("with --profiles no cluster is read, so that there is nothing to try: leave out --dry-run or --profiles")
 	}
-	if err := e.prepare(); err != nil {
+	if err := e.prepare(ctx); err != nil {
 		return err
 	}
 	for _, target := range targets {
@@ -168,7 +175,7 @@ func (e *explaining) run(ctx context.Context, args []string, stdin io.Reader) er
 }
 
 // prepare reads the profiles' files, or finds the cluster.
-func (e *explaining) prepare() (err error) {
+func (e *explaining) prepare(ctx context.Context) (err error) {
 	if len(e.decisions.profiles) > 0 {
 		e.namespace = e.cluster.namespaceOr(corev1.NamespaceDefault)
 		e.files, err = e.decisions.load(e.namespace)
@@ -181,6 +188,7 @@ func (e *explaining) prepare() (err error) {
 	if e.connected, e.namespace, err = e.cluster.connect(); err != nil {
 		return fmt.Errorf("%w; or give profiles as files by --profiles, which needs no cluster", err)
 	}
+	e.webhooks = e.readWebhooks(ctx)
 	return nil
 }
 
@@ -188,7 +196,7 @@ func (e *explaining) prepare() (err error) {
 func (e *explaining) finish() error {
 	if len(e.explanations) == 0 && e.failed == 0 {
 		return fmt.Errorf("there is nothing to explain: %s; Pods come from %s",
-			cmp.Or(enumerate(e.podless), "no object")+" is given, which has no Pod template", kindNames())
+			cmp.Or(enumerate(few(e.podless)), "no object")+" is given, which has no Pod template", kindNames())
 	}
 	if err := e.print(); err != nil {
 		return err
@@ -215,7 +223,7 @@ func (e *explaining) print() error {
 		text.explanation(&e.explanations[i])
 	}
 	if len(e.podless) > 0 && len(e.explanations) > 0 {
-		text.paragraph(text.faint("Without Pods, and so left out: " + enumerate(e.podless) + "."))
+		text.paragraph(text.faint("Without Pods, and so left out: " + enumerate(few(e.podless)) + "."))
 	}
 	if _, err := io.WriteString(e.stdout, text.String()); err != nil {
 		return fmt.Errorf("write the explanation: %w", err)
@@ -314,10 +322,7 @@ func (e *explaining) explainDocument(ctx context.Context, document *manifest.Doc
 	if err != nil {
 		return err
 	}
-	if len(templates) == 0 && document.Object != nil {
-		e.podless = append(e.podless, objectName(document.Object))
-	}
-	var errs []error
+	errs := e.leaveOut(document)
 	for i := range templates {
 		explained, err := e.explainTemplate(ctx, &templates[i], line)
 		if err != nil {
@@ -333,6 +338,27 @@ func (e *explaining) explainDocument(ctx context.Context, document *manifest.Doc
 	return errors.Join(errs...)
 }
 
+// leaveOut keeps in mind the objects of a document that have no Pods. Those whose kind is of another of Kubernetes'
+// own API groups are errors: who wrote one meant a workload.
+func (e *explaining) leaveOut(document *manifest.Document) []error {
+	var errs []error
+	for _, object := range document.Objects() {
+		if object.IsWorkload() {
+			continue
+		}
+		group, kind := object.GroupKind()
+		kinds := podKinds()
+		i := slices.IndexFunc(kinds, func(k podKind) bool { return k.Kind == kind })
+		if i >= 0 && slices.Contains([]string{"", "apps", "batch", "extensions"}, group) {
+			errs = append(errs, document.ErrorAt(object.At("apiVersion"), "%s: apiVersion %v has no kind %s; write %s",
+				objectName(object.Fields), object.Value("apiVersion"), kind, kinds[i].GroupVersion()))
+			continue
+		}
+		e.podless = append(e.podless, objectName(object.Fields))
+	}
+	return errs
+}
+
 // explainTemplate explains the Pods that a template makes.
 func (e *explaining) explainTemplate(ctx context.Context, template *manifest.Template, line int) (*explanation, error) {
 	pod, err := template.Pod()
@@ -345,7 +371,8 @@ func (e *explaining) explainTemplate(ctx context.Context, template *manifest.Tem
 		return nil, err
 	}
 	explained := &explanation{
-		Kind: template.Kind, Name: template.Name, Namespace: namespace, Notes: template.Misplaced(pod), Unreadable: whats(known.hidden),
+		Kind: template.Kind, Name: template.Name, Namespace: namespace, Unreadable: whats(known.hidden),
+		Notes: slices.Concat(template.Misplaced(pod), lint.Unread(&pod.ObjectMeta), e.webhooks.notes),
 	}
 	if len(known.hidden) > 0 {
 		raw, err := template.Raw()
@@ -354,9 +381,13 @@ func (e *explaining) explainTemplate(ctx context.Context, template *manifest.Tem
 		}
 		return explained, e.explainByDryRun(ctx, explained, known, raw)
 	}
-	request := profiles.Request{Namespace: known.namespaces.Get(namespace), Pod: pod, User: profiles.ControllerUser(template.Kind)}
+	request := profiles.Request{
+		Namespace: known.namespaces.Get(namespace), Pod: pod, User: profiles.ControllerUser(template.Kind),
+		ClaimVolumes: template.ClaimVolumes,
+	}
 	explained.Explanation = new(request.ExplainToReader(known.snapshot))
 	explained.judge()
+	explained.Notes = append(explained.Notes, e.doubts(explained)...)
 	explained.Notes = append(explained.Notes, suppressed(pod, &explained.Decision)...)
 	if e.showDiff && explained.Allowed {
 		if explained.Diff, err = templateDiff(template, &explained.Decision, line); err != nil {
@@ -424,6 +455,15 @@ func whats(hidden []unreadable) []string {
 		all = append(all, one.what)
 	}
 	return all
+}
+
+// few returns names, of many the first and how many more there are.
+func few(names []string) []string {
+	const most = 10
+	if len(names) <= most+1 {
+		return names
+	}
+	return append(slices.Clone(names[:most]), fmt.Sprintf("%d others", len(names)-most))
 }
 
 // enumerate joins names as people do: "a, b and c".

@@ -71,7 +71,7 @@ func (e *explaining) tryOut(ctx context.Context, namespace string, raw []byte) *
 		result.Answer = dryRunForbidden
 		result.Message = fmt.Sprintf("you may not create Pods in namespace %s (permission: create pods), and so not try it", namespace)
 	case strings.Contains(message, pillionsFailure) && strings.Contains(message, ".pillion.dev"):
-		result.Answer, result.Message = dryRunFailed, "the API server does not reach Pillion's webhook: "+message
+		result.Answer, result.Message = dryRunFailed, "the API server does not reach Pillion's webhook, and so refuses the Pod: "+message
 	case apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err):
 		result.Answer, result.Message = dryRunDeniedBy, message
 	default:
@@ -187,9 +187,21 @@ func withoutAdditions(pod, sent *corev1.Pod) {
 	}
 }
 
+// carried returns the names of what a Pod carries.
+func (x *explanation) carried() []string {
+	names := make([]string, len(x.Carries))
+	for i := range x.Carries {
+		names[i] = x.Carries[i].Profile
+	}
+	return names
+}
+
 // compareCarried says what a Pod carries beside what a dry run of creating it again has.
 func (e *explaining) compareCarried(explained *explanation) {
-	if explained.DryRun == nil || explained.DryRun.Answer != dryRunCreated {
+	if explained.DryRun.Answer != dryRunCreated {
+		if len(explained.Carries) > 0 {
+			explained.Summary = "The Pod carries " + enumerate(explained.carried()) + ". Created today: " + explained.Summary
+		}
 		return
 	}
 	same := true
@@ -206,10 +218,7 @@ func (e *explaining) compareCarried(explained *explanation) {
 		}
 		same = same && carried.State == profiles.CarriedCurrent
 	}
-	names := make([]string, len(explained.Carries))
-	for i := range explained.Carries {
-		names[i] = explained.Carries[i].Profile
-	}
+	names := explained.carried()
 	switch {
 	case len(names) == 0:
 		explained.Summary = "The Pod carries nothing of Pillion's. Created today: " + explained.Summary

@@ -15,9 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/yaml"
 
-	"github.com/pillion-dev/pillion/manifest"
 	"github.com/pillion-dev/pillion/profiles"
 )
 
@@ -94,6 +92,8 @@ func (e *explaining) explainTarget(ctx context.Context, t target) error {
 	err := e.connected.Get(ctx, client.ObjectKey{Namespace: e.namespace, Name: t.name}, object)
 	what := t.kind.Kind + " " + t.name
 	switch {
+	case apierrors.IsNotFound(err) && e.lacksNamespace(ctx):
+		return fmt.Errorf("there is no namespace %s; name another one by --namespace", e.namespace)
 	case apierrors.IsNotFound(err):
 		return fmt.Errorf("there is no %s in namespace %s; name another namespace by --namespace", what, e.namespace)
 	case apierrors.IsForbidden(err):
@@ -120,21 +120,25 @@ func (e *explaining) explainTarget(ctx context.Context, t target) error {
 	return nil
 }
 
+// lacksNamespace tells whether the user may know that the namespace is not there.
+func (e *explaining) lacksNamespace(ctx context.Context) bool {
+	return apierrors.IsNotFound(e.connected.Get(ctx, client.ObjectKey{Name: e.namespace}, &corev1.Namespace{}))
+}
+
 // explainWorkload explains the template of a workload of the cluster, as if it were a file.
 func (e *explaining) explainWorkload(ctx context.Context, object *unstructured.Unstructured) (*explanation, error) {
-	encoded, err := yaml.Marshal(object.Object)
+	template, err := templateOf(object)
 	if err != nil {
-		return nil, fmt.Errorf("encode: %w", err)
+		return nil, err
 	}
-	file := manifest.Parse(strings.ToLower(object.GetKind())+"/"+object.GetName(), encoded)
-	if len(file.Documents) != 1 || file.Documents[0].Err != nil {
-		return nil, fmt.Errorf("cannot be read back: %w", file.Documents[0].Err)
+	owner := e.ownerOf(ctx, object)
+	if owner != nil { // its own metadata is the owner's, who is told
+		template.Annotations, template.Labels = nil, nil
 	}
-	templates, err := file.Documents[0].Templates()
-	if err != nil {
-		return nil, bare(err)
+	explained, err := e.explainTemplate(ctx, template, 0)
+	if err == nil {
+		explained.Notes = append(misplacedInOwner(owner), explained.Notes...)
 	}
-	explained, err := e.explainTemplate(ctx, &templates[0], 0)
 	return explained, bare(err)
 }
 
@@ -152,9 +156,10 @@ func (e *explaining) explainPod(ctx context.Context, object *unstructured.Unstru
 	if err != nil {
 		return nil, err
 	}
+	owner := e.ownerOf(ctx, object)
 	explained := &explanation{
-		Kind: "Pod", Name: pod.Name, Namespace: pod.Namespace, Unreadable: whats(known.hidden),
-		Notes: profiles.Misplaced(nil, &pod.ObjectMeta, ""), Carries: profiles.CarriedBy(pod), Skipped: profiles.SkippedIn(pod),
+		Kind: "Pod", Name: pod.Name, Namespace: pod.Namespace, Unreadable: whats(known.hidden), created: true,
+		Notes: append(notesOfPod(pod, owner), e.webhooks.notes...), Carries: profiles.CarriedBy(pod), Skipped: profiles.SkippedIn(pod),
 	}
 	namespace := known.namespaces.Get(pod.Namespace)
 	without := known.snapshot.Without(namespace, pod)
@@ -171,7 +176,10 @@ func (e *explaining) explainPod(ctx context.Context, object *unstructured.Unstru
 		request := profiles.Request{Namespace: namespace, Pod: without, User: profiles.ControllerUser(controllerOf(pod))}
 		explained.Explanation = new(request.ExplainToReader(known.snapshot))
 		explained.Carries = explained.Compare(explained.Carries)
-		explained.judgePod()
+		if lacks, differs := explained.judgePod(); differs {
+			explained.Advice = explained.adviseOn(pod, owner, known, lacks)
+		}
+		explained.Notes = append(explained.Notes, e.doubts(explained)...)
 		if e.forceDryRun {
 			raw, err := creatable(without)
 			if err != nil {
@@ -196,8 +204,9 @@ func controllerOf(pod *corev1.Pod) string {
 	return ""
 }
 
-// judgePod says of a Pod that was created what it carries, and what would become of it today.
-func (x *explanation) judgePod() {
+// judgePod says of a Pod that was created what it carries, and what would become of it today. It returns the profiles that the Pod
+// would get and lacks, and whether it would come to be otherwise at all.
+func (x *explanation) judgePod() (lacks []string, differs bool) {
 	today := *x
 	today.judge()
 	x.Verdict = today.Verdict
@@ -212,7 +221,6 @@ func (x *explanation) judgePod() {
 		case profiles.CarriedCurrent, profiles.CarriedUnknown:
 		}
 	}
-	var lacks []string
 	for _, name := range x.Names() {
 		if !slices.Contains(carried, name) {
 			lacks = append(lacks, name)
@@ -236,9 +244,13 @@ func (x *explanation) judgePod() {
 	case len(outdated)+len(gone)+len(lacks) == 0:
 		x.Summary += " Created today it would get the same."
 	default:
-		x.Summary += say(" Created today it would get another revision of %s.", outdated) +
-			say(" Created today it would not get %s.", gone) + say(" Created today it would get %s, too.", lacks)
+		x.Summary += say(" Created today it would get another revision of %s.", outdated) + say(" Created today it would not get %s.", gone)
+		if x.Summary += say(" Created today it would get %s", lacks); len(lacks) > 0 {
+			x.Summary += map[bool]string{true: ".", false: ", too."}[len(carried) == 0]
+		}
+		return lacks, true
 	}
+	return nil, false
 }
 
 // objectName names an object for messages.

@@ -145,6 +145,24 @@ func TestExplainTellsWhatItCannot(t *testing.T) {
 			in: pod + "---\na: [\n---\n" + pod, args: offline, err: "what the error above is about is not explained", stderr: "error: in.yaml:",
 			out: []string{"Pod p in namespace default (in.yaml:1)", "Pod p in namespace default (in.yaml:"},
 		},
+		"workloads of other API groups than theirs": {
+			in: "apiVersion: v1\nkind: Deployment\nmetadata: {name: wrong}\n---\n" + pod, args: offline,
+			err:    "what the error above is about is not explained",
+			stderr: "error: in.yaml:1:1: Deployment wrong: apiVersion v1 has no kind Deployment; write apps/v1\n", out: []string{"Pod p in namespace default"},
+		},
+		"somebody else's kind of the same name, and a List": {
+			in: "apiVersion: example.com/v1\nkind: Deployment\nmetadata: {name: other}\n---\napiVersion: v1\nkind: List\nitems:\n" +
+				"- {apiVersion: v1, kind: Service, metadata: {name: s}}\n- {apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: app}]}}\n",
+			args: offline, out: []string{"Pod p in namespace default (in.yaml:9)", "Without Pods, and so left out: Deployment other and Service s."},
+		},
+		"many objects without Pods": {
+			in: pod + strings.Repeat("---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\n", 30), args: offline,
+			out: []string{"Service s, Service s and 20 others."},
+		},
+		"an annotation that nothing reads": {
+			in: strings.Replace(pod, "/inject:", "/injcet:", 1), args: offline,
+			out: []string{"warning: nothing reads the annotation pillion.dev/injcet; did you mean pillion.dev/inject?"},
+		},
 		"a template that is not valid": {
 			in: "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: shop}\nspec:\n  template:\n    spec: {containers: [{name: 1}]}\n", args: offline,
 			err: "what the error above is about is not explained", stderr: "Deployment shop: spec.containers[0].name is a number to YAML",

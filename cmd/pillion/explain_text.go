@@ -106,18 +106,41 @@ func (t *explanationText) explanation(x *explanation) {
 	if len(x.Unreadable) > 0 {
 		t.line("You may not read %s: this is what a dry run of creating the Pod tells, without its reasons.", enumerate(x.Unreadable))
 	}
+	if x.Advice != "" {
+		t.line("%s", x.Advice)
+	}
 	t.notes(x)
-	t.carried("It carries", x.Carries, x.Skipped)
 	if x.Explanation != nil {
 		t.asks(x)
+	}
+	t.carried(x.titles().carried, x.Carries, x.Skipped)
+	if x.Explanation != nil {
 		t.profiles(x)
 		t.settings(x)
 	}
 	t.dryRun(x)
 	if x.Diff != "" {
-		t.paragraph(t.bold("What is added"))
+		t.paragraph(t.bold(x.titles().diff))
 		t.diff(x.Diff)
 	}
+}
+
+// titles are those of the parts of an explanation.
+type titles struct{ carried, profiles, diff string }
+
+// titles returns those that suit. Of a Pod that was created some parts tell of it, and others of one like it.
+func (x *explanation) titles() titles {
+	t := titles{"It carries", "Profiles", "What is added"}
+	if len(x.Carries) == 0 {
+		t.carried = "When it was created"
+	}
+	if x.created {
+		t.profiles, t.diff = "Profiles of such a Pod created today", "What was added to it"
+	}
+	if x.Explanation != nil && x.Allowed && len(x.Names()) > 0 {
+		t.profiles += ", in the order in which they start"
+	}
+	return t
 }
 
 // notes writes what people may not expect.
@@ -164,7 +187,11 @@ func (t *explanationText) asks(x *explanation) {
 	if x.Asks == nil {
 		return
 	}
-	t.line("Asked for by %s: %s", x.Asks.Where(x.Namespace), x.Asks.Value)
+	says := "Asked for by"
+	if x.Asks.Declined {
+		says = "Declined by"
+	}
+	t.line("%s %s: %s", says, x.Asks.Where(x.Namespace), x.Asks.Value)
 	if x.Asks.Replaces != "" {
 		t.line("(which replaces the label of namespace %s: %s)", x.Namespace, x.Asks.Replaces)
 	}
@@ -173,7 +200,7 @@ func (t *explanationText) asks(x *explanation) {
 // profiles writes a list of the profiles, those that nobody asks for in a line at its end.
 func (t *explanationText) profiles(x *explanation) {
 	var idle []string
-	title := "Profiles, in the order in which they start"
+	title := x.titles().profiles
 	for i := range x.Profiles {
 		entry := &x.Profiles[i]
 		if entry.Reason == profiles.ReasonNotRequested {
@@ -184,7 +211,7 @@ func (t *explanationText) profiles(x *explanation) {
 			t.paragraph(t.bold(title))
 			title = ""
 		}
-		t.profile(entry)
+		t.profile(entry, x.Allowed)
 	}
 	if len(idle) > 0 {
 		slices.Sort(idle)
@@ -192,9 +219,11 @@ func (t *explanationText) profiles(x *explanation) {
 	}
 }
 
-func (t *explanationText) profile(entry *profiles.Explained) {
+func (t *explanationText) profile(entry *profiles.Explained, allowed bool) {
 	place, result := "-", t.faint("not applied")
 	switch {
+	case entry.Order > 0 && entry.Result == profiles.Applied && !allowed:
+		result = "would be applied"
 	case entry.Order > 0 && entry.Result == profiles.Applied:
 		place, result = strconv.Itoa(entry.Order), t.green("applied")
 	case entry.Order > 0:
@@ -228,6 +257,8 @@ func whyConsidered(entry *profiles.Explained) string {
 	switch {
 	case !entry.Considered:
 		return ""
+	case entry.Enforced:
+		return "chosen by its match, which enforces"
 	case entry.Source == profiles.SourceMatch:
 		return "chosen by its match"
 	case entry.Source == profiles.SourceNamespace:
@@ -311,6 +342,9 @@ func (t *explanationText) dryRun(x *explanation) {
 		t.line("%s: %s", t.yellow("It tells nothing"), x.DryRun.Message)
 	}
 	for _, warning := range x.DryRun.Warnings {
+		if slices.Contains(x.Warnings, warning) { // it stands above
+			continue
+		}
 		t.line("%s %s", t.yellow("the API server warns:"), warning)
 	}
 }

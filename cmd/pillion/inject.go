@@ -156,6 +156,7 @@ func (i *injection) decide(template *manifest.Template) ([]jsonpatch.JsonPatchOp
 	}
 	decision := profiles.Request{
 		Namespace: i.namespaces.Get(namespace), Pod: pod, User: profiles.ControllerUser(template.Kind),
+		ClaimVolumes: template.ClaimVolumes,
 	}.Decide(i.snapshot)
 	for _, warning := range slices.Concat(
 		template.Misplaced(pod), i.excluded(namespace, pod), suppressed(pod, &decision), decision.Warnings,

@@ -182,6 +182,27 @@ func TestInject(t *testing.T) {
 				"pillion.dev/inject, site.pillion.dev/ref, " +
 				"which is read from Pods only; move it to spec.template.metadata.annotations\n",
 		},
+		"an annotation on a CronJob's Job template": {
+			stdin: "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: c}\n" +
+				"spec: {jobTemplate: {metadata: {annotations: {pillion.dev/inject: site}}, spec: {template: {spec: {containers: [{name: app}]}}}}}\n",
+			args: []string{"-f", "-"},
+			wantOut: "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: c}\n" +
+				"spec: {jobTemplate: {metadata: {annotations: {pillion.dev/inject: site}}, spec: {template: {spec: {containers: [{name: app}]}}}}}\n",
+			wantStderr: "warning: stdin:4:82: CronJob c: the metadata.annotations of its Job template have pillion.dev/inject, " +
+				"which is read from Pods only; move it to spec.jobTemplate.spec.template.metadata.annotations\n",
+		},
+		"a volume that the StatefulSet's controller adds": {
+			files: map[string]string{"profiles/backup.yaml": "apiVersion: pillion.dev/v1alpha1\nkind: ClusterPatternProfile\n" +
+				"metadata: {name: backup}\nspec:\n  custom:\n    template:\n      containers:\n" +
+				"      - {image: registry.example.com/backup:1, volumeMounts: [{name: data, mountPath: /data}]}\n"},
+			stdin: "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: db}\nspec:\n" +
+				"  volumeClaimTemplates: [{metadata: {name: data}}]\n" +
+				"  template:\n    metadata:\n      annotations:\n        pillion.dev/inject: backup\n" +
+				"    spec:\n      containers:\n      - name: app\n",
+			args:      []string{"-f", "-"},
+			wantLines: []string{"- name: pillion-backup", "mountPath: /data", "- name: pillion-backup-no-token"},
+			notInOut:  "persistentVolumeClaim",
+		},
 		"pull secrets for a Pod that has none keep its ServiceAccount's away": {
 			files:     map[string]string{"profiles/tool.yaml": toolProfile},
 			stdin:     fmt.Sprintf(asking, "tool"),

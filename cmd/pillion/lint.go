@@ -1,17 +1,20 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime/debug"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/docs"
 	"github.com/pillion-dev/pillion/lint"
 	"github.com/pillion-dev/pillion/manifest"
 	"github.com/pillion-dev/pillion/profiles"
@@ -33,8 +36,8 @@ explains.
 A path is a file, a directory with its subdirectories (files that end in .yaml, .yml or .json), or - for stdin.
 Profiles, Namespaces and workloads may stand anywhere among them; those of --profiles count too, and are not checked
 again. Objects of other kinds are passed over. So are, in directories, documents that have neither apiVersion nor kind,
-such as the values of a chart, patches that a kustomization.yaml names, and whatever is hidden. Templates of Helm and
-kustomizations are checked by what they make: render them first.
+such as the values of a chart, patches that a kustomization.yaml names, whatever is hidden, and files that end in .golden.yaml,
+which "pillion test" writes. Templates of Helm and kustomizations are checked by what they make: render them first.
 
 The exit status is 1 if there is an error; with --fail-on-warnings, if there is a finding at all.`,
 		Example: `  # Everything in a directory
@@ -46,7 +49,12 @@ The exit status is 1 if there is an error; with --fail-on-warnings, if there is 
   # For code scanning, and for a CI system that shows tests
   pillion lint deploy/ -o sarif > pillion.sarif
   pillion lint deploy/ -o junit > pillion.xml`,
-		Args: cobra.MinimumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("name files or directories to check, or - for stdin, for example: pillion lint deploy/")
+			}
+			return nil
+		},
 	}
 	flags := command.Flags()
 	flags.StringVarP(&l.namespace, "namespace", "n", corev1.NamespaceDefault, "namespace of the objects that name none")
@@ -94,7 +102,7 @@ func (l *linting) check(paths []string, stdin io.Reader) (lint.Result, error) {
 		return err
 	})
 	files, unread := manifest.ReadTrees(paths, stdin)
-	beside, besideErrs := manifest.ReadTrees(l.decisions.profiles, strings.NewReader(""))
+	beside, besideErrs := manifest.ReadTrees(l.decisions.profiles, stdin)
 	if err := group.Wait(); err != nil {
 		return lint.Result{}, fmt.Errorf("prepare the compilation of profiles: %w", err)
 	}
@@ -139,7 +147,7 @@ type lintSummary struct {
 func (l *linting) print(w io.Writer, result *lint.Result) error {
 	switch l.output.form {
 	case formSARIF:
-		return report.SARIF(w, thisBuild().Version, result.Findings)
+		return report.SARIF(w, thisBuild().Version, result.Findings, reasonText)
 	case formJUnit:
 		return report.JUnit(w, suitesOf(result, l.strict))
 	case formText:
@@ -165,9 +173,15 @@ func (l *linting) print(w io.Writer, result *lint.Result) error {
 	}
 }
 
+// reasonText returns what the documentation says of a reason, in a sentence and as a whole.
+func reasonText(code string) (summary, text string) {
+	reason, _ := docs.Find(code)
+	return reason.Summary, reason.Text
+}
+
 // lineOf writes a finding as compilers do, so that editors find the place.
 func lineOf(finding *report.Finding, colors style) string {
-	where := finding.File
+	where := onOneLine(finding.File)
 	for _, n := range []int{finding.Line, finding.Column} {
 		if n > 0 {
 			where += fmt.Sprintf(":%d", n)
@@ -177,12 +191,25 @@ func lineOf(finding *report.Finding, colors style) string {
 	if finding.Severity == report.Error {
 		severity = colors.red(string(finding.Severity))
 	}
-	message := strings.ReplaceAll(strings.ToValidUTF8(finding.Message, "\ufffd"), "\n", " ")
-	line := fmt.Sprintf("%s: %s %s", severity, message, colors.faint("("+finding.Reason+")"))
+	line := fmt.Sprintf("%s: %s %s", severity, onOneLine(finding.Message), colors.faint("("+finding.Reason+")"))
 	if where == "" {
 		return line
 	}
 	return colors.bold(where+":") + " " + line
+}
+
+// onOneLine returns a text that may be from a file, or its name, without what a terminal or a CI system would obey.
+func onOneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n', r == '\t':
+			return ' '
+		case unicode.IsControl(r):
+			return unicode.ReplacementChar
+		default:
+			return r
+		}
+	}, text)
 }
 
 // suitesOf makes a suite of each file. A file without errors is one test that passes.
@@ -201,7 +228,10 @@ func suitesOf(result *lint.Result, strict bool) []report.Suite {
 			suites, at = append(suites, report.Suite{Name: finding.File}), len(suites)
 		}
 		c := report.Case{
-			Name: fmt.Sprintf("%s on line %d: %s", finding.Reason, finding.Line, finding.Message), File: finding.File, Line: finding.Line,
+			Name: finding.Reason + ": " + finding.Message, File: finding.File, Line: finding.Line,
+		}
+		if finding.Line > 0 {
+			c.Name = fmt.Sprintf("%s on line %d: %s", finding.Reason, finding.Line, finding.Message)
 		}
 		if finding.Severity == report.Error || strict {
 			c.Failure = lineOf(finding, style{})

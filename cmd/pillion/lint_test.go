@@ -17,6 +17,16 @@ import (
 
 const lintedPod = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\n  annotations: {pillion.dev/inject: site}\nspec:\n  containers: [{name: app}]\n"
 
+const missingFile = `<?xml version="1.0" encoding="UTF-8"?>
+<testsuites tests="1" failures="1" errors="0" time="0.000">
+  <testsuite name="missing.yaml" tests="1" failures="1" errors="0" skipped="0" time="0.000">
+    <testcase name="Unreadable: no such file or directory" classname="missing.yaml" file="missing.yaml" time="0.000">
+      <failure message="missing.yaml: error: no such file or directory (Unreadable)">missing.yaml: error: no such file or directory (Unreadable)</failure>
+    </testcase>
+  </testsuite>
+</testsuites>
+`
+
 func TestLint(t *testing.T) {
 	unknown := strings.Replace(lintedPod, ": site}", ": sit}", 1)
 	warned := strings.Replace(lintedPod, "inject: site}", "inject: site, other.pillion.dev/ref: x}", 1)
@@ -47,6 +57,13 @@ func TestLint(t *testing.T) {
 			want:       "stdin:5:17: error: Pod p: profile sit is not available in namespace default; did you mean site? (ProfileNotAvailable)\n",
 			wantStderr: "1 file, 0 profiles, 0 Namespaces, 1 workload: 1 error, 0 warnings\n",
 			wantErr:    "lint found 1 error",
+		},
+		"profiles and Namespaces of a cluster, from stdin": {
+			files: map[string]string{"pod.yaml": lintedPod},
+			stdin: "apiVersion: v1\nkind: List\nitems:\n- " + strings.TrimSpace(strings.ReplaceAll(siteProfile, "\n", "\n  ")) +
+				"\n  status: {observedGeneration: 1}\n",
+			args:       []string{"pod.yaml", "-p", "-"},
+			wantStderr: "1 file, 0 profiles, 0 Namespaces, 1 workload: 0 errors, 0 warnings\n",
 		},
 		"profiles that are given twice are the same ones": {
 			files:      map[string]string{"deploy/site.yaml": siteProfile, "deploy/pod.yaml": lintedPod},
@@ -80,6 +97,26 @@ func TestLint(t *testing.T) {
 			},
 			args:       []string{".", "-n", "web"},
 			wantStderr: "3 files, 1 profile, 1 Namespace, 1 workload: 0 errors, 0 warnings\n",
+		},
+		"what pillion test expects is not applied": {
+			files:      map[string]string{"a.yaml": siteProfile, "tests/b.golden.yaml": lintedPod + "pillion: woven\n"},
+			args:       []string{"."},
+			wantStderr: "1 file, 1 profile, 0 Namespaces, 0 workloads: 0 errors, 0 warnings\n",
+		},
+		"a missing file is a finding without a line": {
+			args:    []string{"missing.yaml", "-o", "junit"},
+			want:    missingFile,
+			wantErr: "lint found 1 error",
+		},
+		"a name that a terminal would obey": {
+			files:      map[string]string{"d/a\n::error::\x1b[31m.yaml": ""},
+			args:       []string{"d"},
+			want:       "d/a ::error::\ufffd[31m.yaml:1: error: the file holds no object (InvalidManifest)\n",
+			wantStderr: "1 file, 0 profiles, 0 Namespaces, 0 workloads: 1 error, 0 warnings\n",
+			wantErr:    "lint found 1 error",
+		},
+		"no path": {
+			wantErr: "name files or directories to check, or - for stdin, for example: pillion lint deploy/",
 		},
 		"a form that there is not": {
 			args:    []string{".", "-o", "xml"},
@@ -125,7 +162,7 @@ func TestLintReports(t *testing.T) {
 		},
 		"sarif": func(t *testing.T, text string) {
 			want := &strings.Builder{}
-			if err := report.SARIF(want, thisBuild().Version, findings); err != nil {
+			if err := report.SARIF(want, thisBuild().Version, findings, reasonText); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(want.String(), text); diff != "" {

@@ -5,9 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -32,7 +30,7 @@ func metricsProxyCommand() *cobra.Command {
 			if !strings.HasPrefix(path, "/") || strings.HasSuffix(path, "/") || strings.ContainsAny(path, "{} ") || path == metricsproxy.ReadyPath {
 				return fmt.Errorf("--path %q is no path such as /metrics", path)
 			}
-			ctx, stop := signal.NotifyContext(command.Context(), syscall.SIGTERM, os.Interrupt)
+			ctx, stop := untilSignal(command)
 			defer stop()
 			listener, err := new(net.ListenConfig).Listen(ctx, "tcp", listenAddress)
 			if err != nil {

@@ -59,6 +59,14 @@ func (o *output) print(w io.Writer, value any) error {
 	return nil
 }
 
+// writeLine writes a text and ends the line.
+func writeLine(w io.Writer, text string) error {
+	if _, err := fmt.Fprintln(w, text); err != nil {
+		return fmt.Errorf("write the output: %w", err)
+	}
+	return nil
+}
+
 // style colors text for people, and only where they see it: on a terminal, unless NO_COLOR (https://no-color.org) is set.
 type style struct{ colored bool }
 

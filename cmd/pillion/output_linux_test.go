@@ -1,14 +1,20 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
+
+	"github.com/pillion-dev/pillion/test/installation"
 )
 
 // openTerminal returns both ends of a terminal: ours, and that of the program that writes to it.
@@ -52,6 +58,84 @@ func written(t *testing.T, to, from *os.File, args ...string) string {
 	}
 	_ = to.Close()
 	return <-read
+}
+
+// TestCommandsThatWaitForStdinEndAtOnce interrupts a command as Ctrl-C does, once it reads what nobody writes.
+func TestCommandsThatWaitForStdinEndAtOnce(t *testing.T) {
+	binary, err := installation.Build(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	profile := filepath.Join(t.TempDir(), "site.yaml")
+	if err := os.WriteFile(profile, []byte(siteProfile), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	from, to, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = errors.Join(from.Close(), to.Close()) }()
+	command := exec.CommandContext(t.Context(), binary, "review", "--profiles", profile) //nolint:gosec // it was built above
+	command.Stdin = from
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error)
+	go func() { ended <- command.Wait() }()
+	// It has taken the first byte once the pipe is empty, and then waits for more.
+	if _, err := to.WriteString("{"); err != nil {
+		t.Fatal(err)
+	}
+	for left := int32(1); left > 0; runtime.Gosched() {
+		if _, _, fault := syscall.Syscall(syscall.SYS_IOCTL, from.Fd(), syscall.TIOCINQ, uintptr(unsafe.Pointer(&left))); fault != 0 {
+			t.Fatal(fault)
+		}
+	}
+	if err := command.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		status, ok := command.ProcessState.Sys().(syscall.WaitStatus)
+		if !ok || !status.Signaled() || status.Signal() != syscall.SIGINT {
+			t.Errorf("it ended otherwise: %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		_ = command.Process.Kill()
+		t.Error("it goes on")
+	}
+}
+
+func TestOutputThatIsLostIsAnError(t *testing.T) {
+	directory := t.TempDir()
+	profile, pod := filepath.Join(directory, "site.yaml"), filepath.Join(directory, "review.yaml")
+	review := "{apiVersion: admission.k8s.io/v1, kind: AdmissionReview, request: {uid: u, operation: CREATE, namespace: web, " +
+		"resource: {version: v1, resource: pods}, object: {spec: {containers: [{name: app}]}}}}\n"
+	if err := errors.Join(os.WriteFile(profile, []byte(siteProfile), 0o600), os.WriteFile(pod, []byte(review), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"version"},
+		{"docs"},
+		{"docs", "Applied", "-o", "json"},
+		{"review", "-f", pod, "-p", profile},
+		{"profiles", "-p", profile},
+		{"profiles", "-p", profile, "-n", "kube-system"},
+		{"profiles", "site", "-p", profile},
+	} {
+		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		command := rootCommand()
+		command.SetOut(full)
+		command.SetErr(io.Discard)
+		command.SetArgs(args)
+		if err := command.ExecuteContext(t.Context()); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("%v: %v", args, err)
+		}
+		_ = full.Close()
+	}
 }
 
 func TestColorsAreForTerminals(t *testing.T) {

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"syscall"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
@@ -46,6 +49,12 @@ func startProcess(command *cobra.Command) (*process, error) {
 	restConfig.QPS = -1 // the API server itself says when it is asked too much, and a Pod waits for what is asked
 	restConfig.UserAgent = "pillion-" + command.Name() + "/" + thisBuild().Version
 	return &process{settings: settings, logger: logger, restConfig: restConfig}, nil
+}
+
+// untilSignal returns the context of a command that runs until it gets SIGINT or SIGTERM, and then finishes what it has begun. The
+// other commands end at once, even where they wait for stdin: they leave the signals alone.
+func untilSignal(command *cobra.Command) (ctx context.Context, stop context.CancelFunc) {
+	return signal.NotifyContext(command.Context(), os.Interrupt, syscall.SIGTERM)
 }
 
 func newLogger(out io.Writer, settings config.Config) (*slog.Logger, error) {

@@ -28,8 +28,8 @@ func profilesCommand() *cobra.Command {
 With the name of a profile it tells what the profile does, which of its parameters Pods may change, within what bounds, and
 which annotations to paste into a Pod template.
 
-It reads the cluster, as the user of the kubeconfig. With --profiles it reads files instead, and needs no cluster. What the
-namespace may not use is not listed.`,
+It reads the cluster, as the user of the kubeconfig. With --profiles it reads files instead, and needs no cluster; labels of
+the namespace come from the Namespaces among them. What the namespace may not use is not listed.`,
 		Example: `  pillion profiles
   pillion profiles --namespace web
   pillion profiles site-content --namespace web
@@ -48,6 +48,9 @@ namespace may not use is not listed.`,
 		}
 		for _, hidden := range shown.hidden {
 			fmt.Fprintln(command.ErrOrStderr(), "warning:", shown.missing(&hidden))
+		}
+		if lacking := shown.lacking(); lacking != "" {
+			fmt.Fprintln(command.ErrOrStderr(), "warning:", lacking)
 		}
 		if len(args) == 0 {
 			return shown.list(command.OutOrStdout(), out)
@@ -103,6 +106,16 @@ func (s *shelf) missing(hidden *unreadable) string {
 		what = "what only namespaces with certain labels may use or get is not shown"
 	}
 	return fmt.Sprintf("you may not read %s; %s: %v", hidden.what, what, hidden.err)
+}
+
+// lacking says that the files do not have the Namespace, if that may be why profiles in them are not shown.
+func (s *shelf) lacking() string {
+	_, known := s.decider.namespaces[s.namespace.Name]
+	if known || s.statuses != nil || s.decider.snapshot.Excludes(s.namespace.Name) || s.decider.snapshot.Len() <= len(s.available) {
+		return ""
+	}
+	return fmt.Sprintf("the files have no Namespace %s, which therefore has no labels here: what only namespaces with certain labels "+
+		"may use or get is not shown", s.namespace.Name)
 }
 
 // statusReader keeps the statuses of the profiles that are read through it.
@@ -202,8 +215,7 @@ func (s *shelf) list(w io.Writer, out *output) error {
 		}{kindOfOutput("ProfileList"), s.namespace.Name, all})
 	}
 	if len(all) == 0 {
-		fmt.Fprintln(w, s.none())
-		return nil
+		return writeLine(w, s.none())
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "NAME\tPATTERN\tFROM\tREADY\tAPPLIED\tPODS MAY CHANGE")

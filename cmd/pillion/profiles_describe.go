@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -234,11 +235,20 @@ func boundsOf(parameter *profiles.Parameter) []string {
 	return bounds
 }
 
+// harmless replaces what would control a terminal, or change the direction of text: descriptions and conditions are written by
+// others.
+func harmless(r rune) rune {
+	if (unicode.IsControl(r) && !unicode.IsSpace(r)) || unicode.Is(unicode.Bidi_Control, r) {
+		return unicode.ReplacementChar
+	}
+	return r
+}
+
 // wrapInto writes words in lines of textWidth characters at most, where words are not longer.
 func wrapInto(w *strings.Builder, first, indent, text string) {
 	line, width := first, len([]rune(first))
 	isEmpty := true
-	for _, word := range strings.Fields(text) {
+	for _, word := range strings.Fields(strings.Map(harmless, text)) {
 		size := len([]rune(word))
 		if !isEmpty && width+1+size > textWidth {
 			fmt.Fprintln(w, line)

@@ -163,6 +163,28 @@ func TestProfilesSayWhatIsNotThere(t *testing.T) {
 	}
 }
 
+func TestProfilesTellThatTheFilesLackTheNamespace(t *testing.T) {
+	const warning = "warning: the files have no Namespace docs, which therefore has no labels here: what only namespaces with certain labels " +
+		"may use or get is not shown\n"
+	files := map[string]string{"all.yaml": shelfProfiles, "free.yaml": siteProfile}
+	for _, test := range []struct{ path, namespace, want string }{
+		{"all.yaml", "docs", warning}, {"all.yaml", "web", ""}, {"all.yaml", "kube-system", ""}, {"free.yaml", "docs", ""},
+	} {
+		_, stderr, err := run(t, files, "", "profiles", "-p", test.path, "-n", test.namespace)
+		if err != nil || stderr != test.want {
+			t.Errorf("%s, namespace %s: %q, %v", test.path, test.namespace, stderr, err)
+		}
+	}
+}
+
+func TestWhatOthersDescribeControlsNoTerminal(t *testing.T) {
+	files := map[string]string{"all.yaml": strings.Replace(shelfProfiles, "How much the agent tells.", `"How \e[2J much\u202e"`, 1)}
+	stdout, _, err := run(t, files, "", "profiles", "agent", "-p", "all.yaml", "-n", "web")
+	if err != nil || !strings.Contains(stdout, "How \ufffd[2J much\ufffd") {
+		t.Errorf("%q, %v", stdout, err)
+	}
+}
+
 // uncommented returns the annotations of a block to paste: all of them, or those without a # and one of the others.
 func uncommented(t *testing.T, block string, only int) map[string]string {
 	t.Helper()

@@ -1,15 +1,11 @@
 package main
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"strings"
 
 	"github.com/spf13/cobra"
 	admissionv1 "k8s.io/api/admission/v1"
@@ -60,7 +56,9 @@ would answer with an HTTP error is an error here.`,
 		if err != nil {
 			return fmt.Errorf("encode the answer: %w", err)
 		}
-		fmt.Fprintln(command.OutOrStdout(), string(encoded))
+		if err := writeLine(command.OutOrStdout(), string(encoded)); err != nil {
+			return err
+		}
 		if failOnDenial && !review.Response.Allowed {
 			return errors.New(review.Response.Result.Message)
 		}
@@ -98,44 +96,7 @@ func readReview(filename string, stdin io.Reader) ([]byte, error) {
 // review sends an admission review to the webhook's handler.
 func (o *decider) review(ctx context.Context, body []byte) (*admissionv1.AdmissionReview, error) {
 	asked := admissionv1.AdmissionReview{}
-	if json.Unmarshal(body, &asked) == nil && asked.Request != nil {
-		namespace := o.namespaces.Get(asked.Request.Namespace)
-		o.namespaces[namespace.Name] = namespace
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, webhook.PathFor(&asked), bytes.NewReader(body))
-	if err != nil {
-		return nil, fmt.Errorf("make a request: %w", err)
-	}
-	request.Header.Set("Content-Type", "application/json")
-	answer := &response{}
+	_ = json.Unmarshal(body, &asked) // the handler says what is wrong with it
 	known := webhook.Static{Profiles: o.snapshot, Namespaces: o.namespaces}
-	webhook.NewHandler(known, webhook.Options{Compiler: o.compiler}).ServeHTTP(answer, request)
-	if status := cmp.Or(answer.status, http.StatusOK); status != http.StatusOK {
-		return nil, fmt.Errorf("the webhook would answer HTTP %d: %s", status, strings.TrimSpace(answer.body.String()))
-	}
-	review := &admissionv1.AdmissionReview{}
-	if err := json.Unmarshal(answer.body.Bytes(), review); err != nil {
-		return nil, fmt.Errorf("decode the answer: %w", err)
-	}
-	if review.Response == nil {
-		return nil, errors.New("the answer has no response")
-	}
-	return review, nil
+	return webhook.Ask(ctx, webhook.NewHandler(known, webhook.Options{Compiler: o.compiler}), webhook.PathFor(&asked), body)
 }
-
-// response is an http.ResponseWriter that keeps what is written.
-type response struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (r *response) Header() http.Header {
-	if r.header == nil {
-		r.header = http.Header{}
-	}
-	return r.header
-}
-
-func (r *response) WriteHeader(status int)            { r.status = cmp.Or(r.status, status) }
-func (r *response) Write(content []byte) (int, error) { return r.body.Write(content) }

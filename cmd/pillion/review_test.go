@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -92,11 +93,11 @@ spec:
 				"itself; remove it"},
 		},
 		"nothing at all": {
-			wantErr: "the webhook would answer HTTP 400: the body is empty",
+			wantErr: "the webhook answers HTTP 400: the body is empty",
 		},
 		"what is no review": {
 			stdin:   "kind: Pod\n",
-			wantErr: "the webhook would answer HTTP 400: the body is not an AdmissionReview of admission.k8s.io/v1",
+			wantErr: "the webhook answers HTTP 400: the body is not an AdmissionReview of admission.k8s.io/v1",
 		},
 		"what is neither JSON nor YAML": {
 			stdin:   "{\n\t: ]",
@@ -150,5 +151,19 @@ spec:
 				t.Errorf("answer (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestReviewOfAWorkloadWarns(t *testing.T) {
+	const deployment = `{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u", "namespace": "web",
+		"operation": "CREATE", "resource": {"group": "apps", "version": "v1", "resource": "deployments"}, "object": {"metadata": {"name": "web"},
+		"spec": {"template": {"metadata": {"annotations": {"pillion.dev/inject": "sit"}}, "spec": {"containers": [{"name": "app"}]}}}}}}`
+	stdout, _, err := run(t, map[string]string{"profiles/site.yaml": siteProfile}, deployment, "review", "--profiles", "profiles")
+	answered := admissionv1.AdmissionReview{}
+	if err := errors.Join(err, json.Unmarshal([]byte(stdout), &answered)); err != nil {
+		t.Fatal(err)
+	}
+	if warnings := answered.Response.Warnings; !answered.Response.Allowed || !strings.Contains(strings.Join(warnings, "\n"), "did you mean site?") {
+		t.Errorf("allowed %t, warnings %q", answered.Response.Allowed, warnings)
 	}
 }

@@ -28,8 +28,7 @@ func versionCommand() *cobra.Command {
 		if out.form != formText {
 			return out.print(command.OutOrStdout(), build)
 		}
-		fmt.Fprintf(command.OutOrStdout(), "pillion %s %s %s\n", build.Version, build.GoVersion, build.Platform)
-		return nil
+		return writeLine(command.OutOrStdout(), fmt.Sprintf("pillion %s %s %s", build.Version, build.GoVersion, build.Platform))
 	}
 	return command
 }

@@ -32,12 +32,14 @@ PILLION_LOG_LEVEL. Flags come before variables, variables before the file.`,
 }
 
 func runWebhook(command *cobra.Command, _ []string) error {
+	ctx, stop := untilSignal(command)
+	defer stop()
 	p, err := startProcess(command)
 	if err != nil {
 		return err
 	}
 	limitGarbage()
-	return webhook.Run(command.Context(), p.restConfig, p.webhookOptions())
+	return webhook.Run(ctx, p.restConfig, p.webhookOptions())
 }
 
 func (p *process) webhookOptions() webhook.RunOptions {

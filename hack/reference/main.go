@@ -28,9 +28,10 @@ const header = `<!-- Written by ` + "`make generate`" + ` from the types in api/
 
 # Reference
 
-Every field of both kinds, and every annotation and label. What a Pod may change of a profile is what the profile lists in
-` + "`spec.overridable`" + `, by the annotation ` + "`PROFILE.pillion.dev/FIELD`" + `, with the name of the field as it stands here below its pattern:
-` + "`site-content.pillion.dev/ref`" + `. ` + "`kubectl explain clusterpatternprofile.spec`" + ` tells the same of the cluster's release.
+Every field of both kinds, and every annotation and label. What a Pod, or its Namespace for all its Pods, may change of a profile is
+what the profile lists in ` + "`spec.overridable`" + `, by the annotation ` + "`PROFILE.pillion.dev/FIELD`" + `, with the name of the field as it
+stands here below its pattern: ` + "`site-content.pillion.dev/ref`" + `. ` + "`kubectl explain clusterpatternprofile.spec`" + ` tells the same of
+the cluster's release.
 
 Types: a *quantity* is written as ` + "`64Mi`" + ` or ` + "`100m`" + `, a *duration* as ` + "`90s`" + ` or ` + "`1h30m`" + `, a *label selector* as
 ` + "`{matchLabels: {…}, matchExpressions: […]}`" + `. ` + "`x[].y`" + ` is the field ` + "`y`" + ` of each item of the list ` + "`x`" + `, ` + "`x.*`" + ` each value of a map.

@@ -57,6 +57,7 @@ func (c commandLine) run(ctx context.Context, args ...string) (stdout, stderr st
 type told struct {
 	Items []struct {
 		Verdict, Summary string
+		Advice           string
 		Carries          []struct{ Profile, State string }
 		Profiles         []struct{ Profile, Reason string }
 		Unreadable       []string
@@ -212,8 +213,9 @@ func TestExplainAgainstTheCluster(t *testing.T) {
 				" (permission: create pods)": {"deploy/shop", "--as", "explain-viewer"},
 			"you may not read Deployment shop in namespace " + in + " (permission: get deployments)": {"deploy/shop", "--as", "nobody"},
 			"there is no Deployment shoe in namespace " + in + "; name another namespace":            {"deploy/shoe"},
+			"there is no namespace " + in + "-2; name another one by --namespace":                    {"deploy/shoe", "-n", in + "-2"},
 		} {
-			_, errs, err := pillionCommand.run(t.Context(), append([]string{"explain"}, here(args...)...)...)
+			_, errs, err := pillionCommand.run(t.Context(), append([]string{"explain", "-n", in}, args...)...)
 			if err == nil || !strings.Contains(errs, want) {
 				t.Errorf("want %q, got %v: %s", want, err, errs)
 			}
@@ -227,6 +229,20 @@ func TestExplainAgainstTheCluster(t *testing.T) {
 		}
 		if len(item.Carries) != 1 || item.Carries[0].State != "Outdated" {
 			t.Errorf("got %+v", item.Carries)
+		}
+		if want := "A Pod that runs stays as it is; to create it anew: kubectl rollout restart deployment/shop -n " + in; item.Advice != want {
+			t.Errorf("want %q, got %q", want, item.Advice)
+		}
+	})
+	t.Run("a Pod that would be refused by now", func(t *testing.T) {
+		change(t, "explain-site", func(profile *v1alpha1.ClusterPatternProfile) {
+			profile.Spec.AllowedNamespaces = &metav1.LabelSelector{MatchLabels: map[string]string{"no": "where"}}
+		})
+		for _, args := range [][]string{{}, {"--as", "explain-editor"}} {
+			item := pillionCommand.explain(t, here(append(args, "pod/"+running.Name)...)...).Items[0]
+			if item.Verdict != "Refused" || !strings.HasPrefix(item.Summary, "The Pod carries explain-site. Created today") {
+				t.Errorf("%q: got %s: %s", args, item.Verdict, item.Summary)
+			}
 		}
 	})
 }

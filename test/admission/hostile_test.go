@@ -23,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
+	"github.com/pillion-dev/pillion/profiles"
 	"github.com/pillion-dev/pillion/webhook"
 )
 
@@ -44,6 +45,7 @@ const (
 func TestHostileInput(t *testing.T) {
 	h := newHostile(t)
 	t.Run("requests", h.requests)
+	t.Run("requests about workloads", h.workloads)
 	t.Run("what is no creation of a Pod is let pass", h.untouched)
 	t.Run("Pods", h.pods)
 	t.Run("values of annotations", h.values)
@@ -263,6 +265,54 @@ func (h *hostile) requests(t *testing.T) {
 			t.Errorf("HTTP %d, want 404: %.300s", status, answer)
 		}
 	})
+}
+
+// workloads are sent to a path of their own. A fault lets them pass, as every answer does.
+func (h *hostile) workloads(t *testing.T) {
+	other := *h
+	other.url = "https://" + pillion.address + profiles.WorkloadsPath(profiles.PathPods)
+	review := func(object string) string {
+		return `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"0123","operation":"CREATE","namespace":"` +
+			h.namespace + `","resource":{"group":"apps","version":"v1","resource":"deployments"},"object":` + object + `}}`
+	}
+	template := func(annotations, spec string) string {
+		return review(`{"metadata":{"name":"web"},"spec":{"template":{"metadata":{"annotations":` + annotations + `},"spec":` + spec + `}}}`)
+	}
+	const asks = `{"pillion.dev/inject":"hostile-nosuch"}`
+	for name, test := range map[string]struct {
+		body string
+		want int
+	}{
+		"an empty body":               {"", http.StatusBadRequest},
+		"truncated JSON":              {review("{")[:100], http.StatusBadRequest},
+		"request: null":               {`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":null}`, http.StatusBadRequest},
+		"a review of v1beta1":         {strings.Replace(review("{}"), "k8s.io/v1", "k8s.io/v1beta1", 1), http.StatusBadRequest},
+		"100,000 objects in a spec":   {template(asks, strings.Repeat(`{"a":`, 100_000)+"1"+strings.Repeat("}", 100_000)), http.StatusBadRequest},
+		"a spec that is a list":       {template(asks, "[]"), http.StatusBadRequest},
+		"a body over 7 MiB":           {strings.Repeat(" ", maxBody+1), http.StatusRequestEntityTooLarge},
+		"a quantity of 1e999999":      {template(asks, `{"containers":[{"resources":{"limits":{"cpu":"1e999999"}}}]}`), http.StatusOK},
+		"1,000 containers":            {template(asks, `{"containers":[`+strings.Repeat(`{"name":"a"},`, 999)+`{}]}`), http.StatusOK},
+		"256 KiB of annotations":      {template(`{"a":"`+strings.Repeat("x", 256<<10)+`","pillion.dev/inject":"hostile"}`, "{}"), http.StatusOK},
+		"a million annotations":       {template(`{`+strings.Repeat(`"a":"",`, 800_000)+`"pillion.dev/inject":"hostile"}`, "{}"), http.StatusOK},
+		"bytes that are not UTF-8":    {template(`{"a":"`+"\xff"+`"}`, "{}"), http.StatusOK},
+		"a name that leads elsewhere": {template(`{"pillion.dev/inject":"../x"}`, "{}"), http.StatusOK},
+		"nothing":                     {review("null"), http.StatusOK},
+	} {
+		h.run(t, name, func(t *testing.T) {
+			start := time.Now()
+			status, answer := other.send(t, http.MethodPost, jsonType, strings.NewReader(test.body))
+			if status != test.want {
+				t.Errorf("HTTP %d, want %d: %.300s", status, test.want, answer)
+			}
+			if took := time.Since(start); took >= callTimeout {
+				t.Errorf("answered after %s", took)
+			}
+			if reviewed := (admissionv1.AdmissionReview{}); status == http.StatusOK &&
+				(json.Unmarshal(answer, &reviewed) != nil || reviewed.Response == nil || !reviewed.Response.Allowed) {
+				t.Errorf("it is not let pass: %.300s", answer)
+			}
+		})
+	}
 }
 
 func (h *hostile) untouched(t *testing.T) {

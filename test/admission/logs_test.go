@@ -124,7 +124,7 @@ custom:
 	t.Run("of Secrets", a.writeSecrets)
 
 	log := a.awaitLogged(t, "", "logs-custom=Applied", "(unknown)=ProfileNotAvailable", "logs-custom=InvalidOverride",
-		"logs-policy=InvalidOverride", "logs-refused", "request not decided", "namespace\":\""+in)
+		"logs-policy=InvalidOverride", "logs-refused", "request not decided", "msg\":\"warned", "namespace\":\""+in)
 	if len(strings.Split(log, "\n")) < 20 || !strings.Contains(log, `"level":"DEBUG"`) {
 		t.Errorf("that is not the whole log:\n%s", log)
 	}
@@ -165,6 +165,13 @@ func (a *telling) createPodsWithValues(t *testing.T, in string) {
 		},
 	}
 	a.create(t, owner)
+	workload := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: in, Name: "warned"}}
+	workload.Spec.Selector, workload.Spec.Template = owner.Spec.Selector, *owner.Spec.Template.DeepCopy()
+	workload.Spec.Template.Annotations = map[string]string{
+		v1alpha1.InjectKey:             "logs-custom," + c.at("a name that a workload asks for"),
+		"logs-custom.pillion.dev/size": c.at("a bad override in a workload"),
+	}
+	a.create(t, workload)
 	left := app("logs-policy.pillion.dev/size", c.at("an override of what is left out"))
 	left.Namespace, left.Labels["app"] = by, "web"
 	left.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(owner, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))}

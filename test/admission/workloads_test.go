@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -110,9 +113,10 @@ func TestWhoAppliesAWorkloadIsWarned(t *testing.T) {
 	in := namespace(t, nil)
 	for _, kind := range []string{"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"} {
 		t.Run(kind, func(t *testing.T) {
-			got := written(t, workload(kind, in, asking("warned-cach")))
+			object := workload(kind, in, asking("warned-cach"))
+			got := written(t, object)
 			want := []string{fmt.Sprintf("profile warned-cach is not available in namespace %s; did you mean warned-cache? "+
-				"(ProfileNotAvailable): Pods of this %s will be refused", in, kind)}
+				"(ProfileNotAvailable): Pods of %s %s will be refused", in, kind, object.GetName())}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -151,8 +155,8 @@ func TestAWorkloadThatPolicySelectsByItsTemplateIsWarnedOnce(t *testing.T) {
 
 	before := sentWorkloads(t)
 	got := written(t, workload("Deployment", in, taken))
-	if len(got) != 2 || missing(got[0], name+"-fail", "MountPathCollision", "Pods of this Deployment will be refused") != nil ||
-		missing(got[1], "Pillion left out profile "+name, "MountPathCollision") != nil {
+	if len(got) != 2 || missing(got[0], name+"-fail", "MountPathCollision", "Pods of Deployment web-") != nil ||
+		missing(got[1], "Deployment web-", ": Pillion left out profile "+name, "MountPathCollision") != nil {
 		t.Errorf("warnings %q", got)
 	}
 	if sent := sentWorkloads(t) - before; sent != 2 { // no selector says that a namespace has both labels
@@ -286,5 +290,84 @@ func TestAWorkloadIsAdmittedWithoutTheWebhook(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestKubectlApplyTellsEachWorkload applies files as people do. kubectl shows a warning once, whatever it was about.
+func TestKubectlApplyTellsEachWorkload(t *testing.T) {
+	create(t, cache("kubectl-cache"))
+	in, dir := namespace(t, nil), t.TempDir()
+	kubectl, err := apiserver.Kubectl()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubeconfig := filepath.Join(dir, "kubeconfig")
+	if err := apiserver.WriteKubeconfig(server.Config, kubeconfig); err != nil {
+		t.Fatal(err)
+	}
+	deployment := func(name, asks string) string {
+		return fmt.Sprintf("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: %[1]s}\nspec:\n  selector: {matchLabels: {app: %[1]s}}\n"+
+			"  template:\n    metadata: {labels: {app: %[1]s}, annotations: {pillion.dev/inject: %[2]s}}\n"+
+			"    spec: {containers: [{name: app, image: registry.example.com/app}]}\n", name, asks)
+	}
+	profile := func(name string) string {
+		return fmt.Sprintf("apiVersion: pillion.dev/v1alpha1\nkind: PatternProfile\nmetadata: {name: %s}\n"+
+			"spec: {cacheAmbassador: {protocol: Memcached, local: {memory: 64Mi}}}\n", name)
+	}
+	refused := func(name, asks, instead string) string {
+		return fmt.Sprintf("Warning: profile %s is not available in namespace %s%s (ProfileNotAvailable): Pods of Deployment %s will be refused",
+			asks, in, instead, name)
+	}
+	const meant = "; did you mean kubectl-cache?"
+	for _, test := range []struct {
+		name  string
+		flags []string
+		files []string // in the order of their names
+		want  []string
+	}{
+		{
+			"two that want the same", nil,
+			[]string{deployment("a", "kubectl-cach"), deployment("b", "kubectl-cach")},
+			[]string{refused("a", "kubectl-cach", meant), refused("b", "kubectl-cach", meant)},
+		},
+		{"the same again", nil, []string{deployment("a", "kubectl-cach"), deployment("b", "kubectl-cach")}, nil},
+		{"a change", nil, []string{deployment("a", "kubectl-cac")}, []string{refused("a", "kubectl-cac", meant)}},
+		{
+			"on the server's side",
+			[]string{"--server-side"},
+			[]string{deployment("c", "kubectl-cach")},
+			[]string{refused("c", "kubectl-cach", meant)},
+		},
+		{
+			"a dry run",
+			[]string{"--dry-run=server"},
+			[]string{deployment("d", "kubectl-cach")},
+			[]string{refused("d", "kubectl-cach", meant)},
+		},
+		{"a profile and then who asks for it", nil, []string{profile("first"), deployment("e", "first")}, nil},
+		{"who asks for a profile and then the profile", nil, []string{deployment("f", "last"), profile("last")}, []string{refused("f", "last", "")}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			for i, text := range test.files {
+				if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d.yaml", i)), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			args := append([]string{"--kubeconfig", kubeconfig, "apply", "-n", in, "-f", dir}, test.flags...)
+			output, err := exec.CommandContext(t.Context(), kubectl, args...).CombinedOutput()
+			if err != nil {
+				t.Errorf("kubectl apply: %v", err)
+			}
+			var got []string
+			for line := range strings.Lines(string(output)) {
+				if line = strings.TrimSpace(line); strings.HasPrefix(line, "Warning: ") {
+					got = append(got, line)
+				}
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s\n%s", diff, output)
+			}
+		})
 	}
 }

@@ -11,20 +11,16 @@
 package admissiontest
 
 import (
-	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 
-	jsonpatch "github.com/evanphx/json-patch/v5"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/manifest"
@@ -43,8 +39,7 @@ func Must[T any](value T, err error) T {
 
 // Webhook is Pillion's admission handler with the profiles and namespaces that it was given. It is safe for concurrent use.
 type Webhook struct {
-	handler    http.Handler
-	namespaces manifest.Namespaces
+	handler http.Handler
 }
 
 // New returns a Webhook. It takes tenths of a second, in which the profiles are compiled: tests may share one. Everything that is
@@ -64,8 +59,8 @@ func New(options ...Option) (*Webhook, error) {
 	}
 	namespaces := manifest.NamespacesIn(s.files)
 	maps.Copy(namespaces, s.namespaces)
-	known := cluster{profiles.NewSnapshot(s.options, compiled), namespaces}
-	return &Webhook{handler: webhook.NewHandler(known, webhook.Options{Compiler: compiler}), namespaces: namespaces}, nil
+	known := webhook.Static{Profiles: profiles.NewSnapshot(s.options, compiled), Namespaces: namespaces}
+	return &Webhook{handler: webhook.NewHandler(known, webhook.Options{Compiler: compiler})}, nil
 }
 
 // ServeHTTP answers admission reviews over HTTP, on the path of the webhook: for use with package httptest.
@@ -126,25 +121,18 @@ func (w *Webhook) CreateRaw(namespace string, raw []byte) (*Result, error) {
 	return newResult(review.Request.Object.Raw, response)
 }
 
-// Review sends an admission review, of a Pod or of a profile, and returns the response. An answer other than HTTP 200 is an
+// Review sends an admission review, of a Pod, a workload or a profile, and returns the response. An answer other than HTTP 200 is an
 // error.
 func (w *Webhook) Review(review *admissionv1.AdmissionReview) (*admissionv1.AdmissionResponse, error) {
 	body, err := json.Marshal(review)
 	if err != nil {
 		return nil, fmt.Errorf("encode the admission review: %w", err)
 	}
-	request := httptest.NewRequest(http.MethodPost, webhook.PathFor(review), bytes.NewReader(body))
-	request.Header.Set("Content-Type", "application/json")
-	recorder := httptest.NewRecorder()
-	w.ServeHTTP(recorder, request)
-	if recorder.Code != http.StatusOK {
-		return nil, fmt.Errorf("the webhook answers HTTP %d: %s", recorder.Code, strings.TrimSpace(recorder.Body.String()))
+	answer, err := webhook.Ask(context.Background(), w, webhook.PathFor(review), body)
+	if err != nil {
+		return nil, err
 	}
-	answer := admissionv1.AdmissionReview{}
-	if err := json.Unmarshal(recorder.Body.Bytes(), &answer); err != nil {
-		return nil, fmt.Errorf("decode the answer: %w", err)
-	}
-	if answer.Response == nil || answer.Response.UID != review.Request.UID {
+	if answer.Response.UID != review.Request.UID {
 		return nil, errors.New("the answer is not to this admission review")
 	}
 	return answer.Response, nil
@@ -156,20 +144,7 @@ func NewReview(namespace string, pod []byte) *admissionv1.AdmissionReview {
 	if namespace == "" {
 		namespace = corev1.NamespaceDefault
 	}
-	kind := metav1.GroupVersionKind{Version: "v1", Kind: "Pod"}
-	resource := metav1.GroupVersionResource{Version: "v1", Resource: "pods"}
-	review := &admissionv1.AdmissionReview{Request: &admissionv1.AdmissionRequest{
-		UID:             types.UID("00000000-0000-4000-8000-000000000001"),
-		Kind:            kind,
-		Resource:        resource,
-		RequestKind:     &kind,
-		RequestResource: &resource,
-		Namespace:       namespace,
-		Operation:       admissionv1.Create,
-	}}
-	review.SetGroupVersionKind(admissionv1.SchemeGroupVersion.WithKind("AdmissionReview"))
-	review.Request.Object.Raw = pod
-	return review
+	return webhook.NewReview(namespace, pod)
 }
 
 // Result is what becomes of a Pod.
@@ -203,14 +178,9 @@ func newResult(raw []byte, response *admissionv1.AdmissionResponse) (*Result, er
 		}
 		return result, nil
 	}
-	if len(response.Patch) > 0 {
-		patch, err := jsonpatch.DecodePatch(response.Patch)
-		if err != nil {
-			return nil, fmt.Errorf("decode the patch: %w", err)
-		}
-		if result.Raw, err = patch.Apply(raw); err != nil {
-			return nil, fmt.Errorf("apply the patch: %w", err)
-		}
+	var err error
+	if result.Raw, err = webhook.Apply(raw, response.Patch); err != nil {
+		return nil, err
 	}
 	result.Pod = &corev1.Pod{}
 	if err := json.Unmarshal(result.Raw, result.Pod); err != nil {

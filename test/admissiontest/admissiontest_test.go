@@ -3,6 +3,7 @@ package admissiontest_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,6 +36,23 @@ func cacheProfile() *v1alpha1.ClusterPatternProfile {
 			}}},
 			AllowedNamespaces: &metav1.LabelSelector{MatchLabels: map[string]string{"team": "web"}},
 		},
+	}
+}
+
+func TestANamespaceSetsAParameter(t *testing.T) {
+	for name, option := range map[string]admissiontest.Option{
+		"as an object": admissiontest.WithNamespaces(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+			Name: "web", Annotations: map[string]string{"site.pillion.dev/ref": "prod"},
+		}}),
+		"in YAML": admissiontest.WithYAML(`{apiVersion: v1, kind: Namespace, metadata: {name: web, annotations: {site.pillion.dev/ref: prod}}}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			webhook := admissiontest.Must(admissiontest.New(admissiontest.WithProfilesFrom("testdata/profiles"), option))
+			result := admissiontest.Must(webhook.Create(askingFor("web", "site")))
+			if result.Denied || !slices.Contains(result.Pod.Spec.InitContainers[0].Args, "--ref=prod") {
+				t.Errorf("%s\n%s", result.Message, result.Raw)
+			}
+		})
 	}
 }
 
@@ -73,6 +91,14 @@ func TestCreate(t *testing.T) {
 		"a namespace that is given is ahead of that of a file": {
 			options: []admissiontest.Option{files, admissiontest.WithNamespace("labeled", nil)},
 			pod:     func() *corev1.Pod { p := unasked.DeepCopy(); p.Namespace = "labeled"; return p }(),
+		},
+		"a namespace that sets a field to what is not allowed": {
+			options: []admissiontest.Option{files, admissiontest.WithNamespaces(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+				Name: "web", Annotations: map[string]string{"site.pillion.dev/repo": "https://git.example.com/other.git"},
+			}})},
+			pod: askingFor("web", "site"),
+			wantDenial: "Pillion refuses this Pod: annotation site.pillion.dev/repo of namespace web: profile site does not let Pods change repo; " +
+				"it allows ref. Remove the annotation, or ask whoever owns the profile to list the field in spec.overridable (FieldNotOverridable)",
 		},
 		"a Pod that asks for nothing": {
 			options: []admissiontest.Option{files, web},

@@ -1,10 +1,11 @@
 package admissiontest
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/config"
@@ -24,8 +25,8 @@ type settings struct {
 	errs       []error
 }
 
-// WithProfilesFrom adds the PatternProfiles, the ClusterPatternProfiles and the labels of the Namespaces in files and directories
-// (their .yaml, .yml and .json files, without subdirectories). Other objects there are ignored.
+// WithProfilesFrom adds the PatternProfiles, the ClusterPatternProfiles and the Namespaces, with their labels and annotations, in files
+// and directories (their .yaml, .yml and .json files, without subdirectories). Other objects there are ignored.
 func WithProfilesFrom(paths ...string) Option {
 	return func(s *settings) {
 		files, errs := manifest.ReadFiles(paths, strings.NewReader(""))
@@ -58,9 +59,19 @@ func WithProfiles(added ...*v1alpha1.ClusterPatternProfile) Option {
 }
 
 // WithNamespace adds a namespace with labels, ahead of one of that name in a file. A namespace that is not added exists, without
-// labels but kubernetes.io/metadata.name, which every one has.
+// annotations, and without labels but kubernetes.io/metadata.name, which every one has.
 func WithNamespace(name string, labels map[string]string) Option {
 	return func(s *settings) { s.namespaces.Set(name, labels, nil) }
+}
+
+// WithNamespaces adds namespaces with their labels and annotations, which set parameters of profiles for the Pods in them, ahead of
+// those of the same names in files.
+func WithNamespaces(added ...*corev1.Namespace) Option {
+	return func(s *settings) {
+		for _, namespace := range added {
+			s.namespaces.Set(namespace.Name, namespace.Labels, namespace.Annotations)
+		}
+	}
 }
 
 // WithOptions replaces the settings of the installation: images, excluded namespaces, containers of meshes, Pod Security.
@@ -84,23 +95,4 @@ func defaultOptions() profiles.Options {
 			EnforceVersion: defaults.PodSecurity.EnforceVersion,
 		},
 	}
-}
-
-// cluster is what the handler knows: all there is.
-type cluster struct {
-	snapshot   *profiles.Snapshot
-	namespaces manifest.Namespaces
-}
-
-// Snapshot returns the profiles.
-func (c cluster) Snapshot() *profiles.Snapshot { return c.snapshot }
-
-// Namespace returns a namespace. Every one is known.
-func (c cluster) Namespace(name string) (profiles.Namespace, bool) {
-	return c.namespaces.Get(name), true
-}
-
-// Live knows no more than Namespace.
-func (c cluster) Live(_ context.Context, name string, _ []string, _ bool) (profiles.Namespace, []*profiles.Profile, error) {
-	return c.namespaces.Get(name), nil, nil
 }

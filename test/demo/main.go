@@ -1,6 +1,6 @@
 // Command demo shows Pillion's main job on a real API server: Pods that ask by annotation, by their namespace's label, that policy
-// chooses, and one that asks for something wrong; and what is told to whoever applies a workload or asks why. It ends cleanly, also on Ctrl-C. With KEEP=1 in the environment everything stays
-// up until Ctrl-C, and a kubeconfig is printed.
+// chooses, and one that asks for something wrong; and what is told to whoever applies a workload or asks why. It ends cleanly, also
+// on Ctrl-C. With KEEP=1 in the environment everything stays up until Ctrl-C, and a kubeconfig is printed.
 package main
 
 import (

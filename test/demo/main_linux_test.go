@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -57,6 +58,22 @@ func TestTheDemonstrationShowsWhatPodsGain(t *testing.T) {
 				"- annotation page-cache.pillion.dev/protocol: profile page-cache does not let Pods change protocol",
 			},
 		},
+		"and whoever applies a workload is told, and may ask": {
+			heading: "5. Whoever applies a workload is told at once, and may ask why",
+			want: []string{
+				"$ kubectl apply -f deployment.yaml Warning: profile site-contnt is not available in namespace shop; " +
+					"did you mean site-content? (ProfileNotAvailable): Pods of",
+				"will be refused deployment.apps/store created",
+				"$ kubectl pillion explain deployment/store -n shop Deployment store in namespace shop",
+				"Pillion refuses this Pod:", "site-contnt refused: asked for by the Pod",
+				"page-metrics not applied", "SelectorNotMatched: spec.match.namespaceSelector wants env=prod",
+				"Not asked for, and without match: page-cache, site-content",
+				"$ kubectl pillion profiles -n shop NAME PATTERN FROM READY APPLIED PODS MAY CHANGE",
+				"page-cache CacheAmbassador cluster True if asked for nothing",
+				"page-metrics PrometheusAdapter cluster True if asked for nothing",
+				"site-content GitSync cluster True if asked for ref, period",
+			},
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -73,6 +90,9 @@ func TestTheDemonstrationShowsWhatPodsGain(t *testing.T) {
 				at += next + len(want)
 			}
 		})
+	}
+	if told := strings.Count(out.String(), "Warning:"); told != 1 {
+		t.Errorf("whoever applies the workload is warned %d times, and only Pillion's warning belongs there:\n%s", told, out)
 	}
 	checkNothingIsLeft(t, temporary)
 }
@@ -106,9 +126,15 @@ func TestADemonstrationThatStaysUpLeavesNothingBehind(t *testing.T) {
 
 // sections returns what stands below each heading, by the heading, however its lines are wrapped.
 func sections(text string) map[string]string {
+	heading := regexp.MustCompile(`(?m)^\d+\. .*$`)
 	bodies := map[string]string{}
-	for section := range strings.SplitSeq(text, "\n\n") {
-		title, body, _ := strings.Cut(strings.TrimLeft(section, "\n"), "\n")
+	for at := heading.FindStringIndex(text); at != nil; at = heading.FindStringIndex(text) {
+		title := text[at[0]:at[1]]
+		text = text[at[1]:]
+		body := text
+		if next := heading.FindStringIndex(text); next != nil {
+			body = text[:next[0]]
+		}
 		bodies[title] = strings.Join(strings.Fields(body), " ")
 	}
 	return bodies

@@ -124,7 +124,9 @@ func podLabels(t *rapid.T) object {
 	if !oneIn(t, 4, "no app label") {
 		labels["app"] = rapid.SampledFrom([]string{"web", "worker", ""}).Draw(t, "app")
 	}
-	odd := map[string]string{"tier": "1", "pillion.dev/injected": "true", "batch.kubernetes.io/job-name": "import", "~/~": "odd"}
+	odd := map[string]string{
+		"tier": "1", "pillion.dev/injected": "true", "pillion.dev/skipped": "forged", "batch.kubernetes.io/job-name": "import", "~/~": "odd",
+	}
 	for _, key := range some(t, sortedKeys(odd), 2, "odd labels") {
 		if oneIn(t, 2, "keep the odd label") {
 			labels[key] = odd[key]
