@@ -191,7 +191,7 @@ func (l *loader) load(name string) *loadedFile {
 	names := map[string]int{}
 	for i := range read {
 		if read[i].Empty() {
-			file.problems = append(file.problems, Problem{File: name, Message: "the file holds no PatternTest"})
+			file.problems = append(file.problems, Problem{File: name, Line: 1, Message: "the file holds no PatternTest"})
 		}
 		for _, document := range read[i].Documents {
 			switch {

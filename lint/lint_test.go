@@ -183,7 +183,7 @@ func TestFindings(t *testing.T) {
 			want: []string{
 				"f.yaml:5:12: error: Namespace default: profile sharedd is not available in namespace default; did you mean shared? (ProfileNotAvailable)",
 				"f.yaml:6:17: error: Namespace default: its annotation pillion.dev/inject is not read: a Namespace asks by a label",
-				"f.yaml:6:40: error: Namespace default: annotation shared.pillion.dev/repo of namespace default: profile shared does not let Pods change repo",
+				"f.yaml:6:40: error: Namespace default: annotation shared.pillion.dev/repo: profile shared does not let Pods change repo",
 			},
 		},
 		"Pods of a Namespace that is not among the files are told at the workload": {
@@ -242,6 +242,14 @@ func TestFindings(t *testing.T) {
 					`that is what is meant, as in "1.2" (InvalidWorkload)`,
 				"f.yaml:25:12: warning: Deployment default/shop is in this file",
 				"f.yaml:28:37: error: Deployment shop: spec.containers[0].ports is a number to YAML, and has to be a list: write one (InvalidWorkload)",
+			},
+		},
+		"what a Namespace changes of a profile is told once, where it stands, also where only its Pods ask": {
+			text: "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: default\n  annotations:\n    shared.pillion.dev/period: 1m\n" +
+				"    shared.pillion.dev/repo: x\n    other.pillion.dev/repo: x\n---\n" + fmt.Sprintf(pod, "pillion.dev/inject: shared") +
+				"---\n" + strings.Replace(fmt.Sprintf(pod, "pillion.dev/inject: shared"), "name: p", "name: q", 1),
+			want: []string{
+				"f.yaml:7:5: error: Namespace default: annotation shared.pillion.dev/repo: profile shared does not let Pods change repo",
 			},
 		},
 		"an empty file": {

@@ -58,6 +58,8 @@ func (l *linter) checkNamespace(object *manifest.Object, name string) {
 				shown(key))
 		}
 	}
+	namespace := profiles.Namespace{Name: name, Labels: labels, Annotations: annotations}
+	l.checkOverridesOf(object, namespace)
 	if !asks {
 		return
 	}
@@ -71,30 +73,57 @@ func (l *linter) checkNamespace(object *manifest.Object, name string) {
 		l.find(object, at, report.Warning, ReasonNamespaceExcluded,
 			"Namespace %s: its label %s adds nothing: Pods of this namespace are never touched (--excluded-namespaces)", name, v1alpha1.InjectKey)
 	}
-	namespace := profiles.Namespace{Name: name, Labels: labels, Annotations: annotations}
-	decision := profiles.Decide(l.snapshot, namespace, plainPod())
+	decision := profiles.Decide(l.snapshot, namespace, plainPod(""))
 	for _, outcome := range decision.Denying() {
-		if outcome.Source != profiles.SourceNamespace || !slices.Contains(ofNamespaceItself, outcome.Reason) {
+		told := toldNamespace{name, outcome.Reason, outcome.Message}
+		if outcome.Source != profiles.SourceNamespace || !slices.Contains(ofNamespaceItself, outcome.Reason) || l.told[told] {
 			continue
 		}
-		l.told[toldNamespace{name, outcome.Reason, outcome.Message}] = true
-		place := at
-		for _, key := range object.Document.Keys(object.Pointer + "/metadata/annotations") {
-			if mentions(outcome.Message, key) && key != v1alpha1.InjectKey {
-				place = object.At("metadata.annotations[" + key + "]")
-				break
-			}
-		}
-		l.find(object, place, report.Error, outcome.Reason, "Namespace %s: %s", name, outcome.Message)
+		l.told[told] = true
+		l.find(object, at, report.Error, outcome.Reason, "Namespace %s: %s", name, outcome.Message)
 	}
 }
 
-// plainPod returns a Pod that asks for nothing itself.
-func plainPod() *corev1.Pod {
+// checkOverridesOf finds annotations of a Namespace that change what profiles do not let be changed, or to what cannot be: every Pod
+// there that gets the profile is refused for them.
+func (l *linter) checkOverridesOf(object *manifest.Object, namespace profiles.Namespace) {
+	var keys, names []string
+	for _, key := range object.Document.Keys(object.Pointer + "/metadata/annotations") {
+		if profile, _, overrides := v1alpha1.ParseOverrideKey(key); overrides {
+			keys = append(keys, key)
+			if !slices.Contains(names, profile) {
+				names = append(names, profile)
+			}
+		}
+	}
+	for _, profile := range names {
+		decision := profiles.Decide(l.snapshot, namespace, plainPod(profile))
+		for _, outcome := range decision.Denying() {
+			told := toldNamespace{namespace.Name, outcome.Reason, outcome.Message}
+			isOverride := outcome.Reason == profiles.ReasonFieldNotOverridable || outcome.Reason == profiles.ReasonInvalidOverride
+			if !isOverride || outcome.Profile != profile || l.told[told] {
+				continue
+			}
+			l.told[told] = true
+			place := object.At("metadata.annotations")
+			if i := slices.IndexFunc(keys, func(key string) bool { return mentions(outcome.Message, key) }); i >= 0 {
+				place = object.At("metadata.annotations[" + keys[i] + "]")
+			}
+			l.find(object, place, report.Error, outcome.Reason, "Namespace %s: %s", namespace.Name,
+				strings.ReplaceAll(outcome.Message, " of namespace "+namespace.Name, ""))
+		}
+	}
+}
+
+// plainPod returns a Pod that asks for a profile; empty: for nothing itself.
+func plainPod(profile string) *corev1.Pod {
 	const text = `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"app"},"spec":{"containers":[{"name":"app","image":"app"}]}}`
 	pod := &corev1.Pod{}
 	if err := json.Unmarshal([]byte(text), pod); err != nil {
 		panic(fmt.Sprintf("decode a constant: %v", err))
+	}
+	if profile != "" {
+		pod.Annotations = map[string]string{v1alpha1.InjectKey: profile}
 	}
 	return pod
 }

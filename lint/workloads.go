@@ -117,7 +117,7 @@ func (w *workload) decide() {
 	denying := decision.Denying()
 	for i := range denying {
 		outcome := &denying[i]
-		if outcome.Source == profiles.SourceNamespace && w.linter.told[toldNamespace{w.namespace, outcome.Reason, outcome.Message}] {
+		if w.linter.told[toldNamespace{w.namespace, outcome.Reason, outcome.Message}] {
 			continue
 		}
 		w.find(w.placeOf(outcome), report.Error, outcome.Reason, outcome.Message)

@@ -303,7 +303,7 @@ func (e *explaining) explainFiles(ctx context.Context, stdin io.Reader) {
 	}
 	for i := range files {
 		if files[i].Empty() {
-			e.note(&manifest.Error{File: files[i].Name, Err: errors.New("the file holds no object")})
+			e.note(&manifest.Error{File: files[i].Name, Line: 1, Err: errors.New("the file holds no object")})
 		}
 		line := 0
 		for _, document := range files[i].Documents {

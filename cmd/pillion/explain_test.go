@@ -136,7 +136,7 @@ func TestExplainTellsWhatItCannot(t *testing.T) {
 		"a file that is not there": {
 			args: []string{"-p", "site.yaml", "-f", "no.yaml"}, err: "what the error above is about is not explained", stderr: "error: no.yaml: no such file",
 		},
-		"an empty file": {args: offline, err: "what the error above is about is not explained", stderr: "error: in.yaml: the file holds no object"},
+		"an empty file": {args: offline, err: "what the error above is about is not explained", stderr: "error: in.yaml:1: the file holds no object"},
 		"a file without Pods": {
 			in: "apiVersion: v1\nkind: Service\nmetadata: {name: shop}\n", args: offline,
 			err: "there is nothing to explain: Service shop is given, which has no Pod template",

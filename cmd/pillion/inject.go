@@ -85,7 +85,7 @@ func (i *injection) inject(files []manifest.File, diff bool) []byte {
 	})
 	for _, file := range files {
 		if file.Empty() {
-			i.refuse(&manifest.Error{File: file.Name, Err: errors.New("the file holds no object")})
+			i.refuse(&manifest.Error{File: file.Name, Line: 1, Err: errors.New("the file holds no object")})
 			continue
 		}
 		before, after := &bytes.Buffer{}, &bytes.Buffer{}

@@ -168,7 +168,7 @@ func TestInject(t *testing.T) {
 				"error: a.yaml:1:1: " + denial +
 				"error: a.yaml:11:1: the key \"kind\" is on line 10 already; remove one of them\n" +
 				"error: a.yaml:13:1: this is no Kubernetes object: write a mapping with apiVersion and kind\n" +
-				"error: b.yaml: the file holds no object\n" +
+				"error: b.yaml:1: the file holds no object\n" +
 				"error: c.yaml:1:1: Deployment d has no spec.template.spec, which is where its containers stand\n",
 			wantErr: "what the 6 errors above are about was left out",
 		},
