@@ -169,7 +169,7 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte) {
 		for _, root := range []string{"/dev", "/proc", "/sys"} { // what is read there may not end
 			if strings.Contains(string(content), root) {
-				t.Skip()
+				return
 			}
 		}
 		const name = "fuzzed_test.yaml"

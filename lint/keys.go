@@ -10,6 +10,7 @@ import (
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/manifest"
+	"github.com/pillion-dev/pillion/profiles"
 	"github.com/pillion-dev/pillion/report"
 )
 
@@ -75,7 +76,7 @@ func misspelled(prefix string) string {
 		return ""
 	}
 	group := strings.Join(labels[len(labels)-2:], ".")
-	if d := distance(group, v1alpha1.Group); d == 0 || d > 1 {
+	if d := profiles.Distance(group, v1alpha1.Group); d == 0 || d > 1 {
 		return ""
 	}
 	return strings.Join(append(slices.Clone(labels[:len(labels)-2]), v1alpha1.Group), ".")
@@ -98,7 +99,7 @@ func shown(key string) string {
 func suggest(word string, known []string) string {
 	best, least := "", len(word)/4+1
 	for _, candidate := range whole(known) {
-		if d := distance(word, candidate); d < least {
+		if d := profiles.Distance(word, candidate); d < least {
 			best, least = candidate, d
 		}
 	}
@@ -106,29 +107,4 @@ func suggest(word string, known []string) string {
 		return ""
 	}
 	return "; did you mean " + best + "?"
-}
-
-// distance is the Levenshtein distance of two words; many, if one is too long to be a word.
-func distance(a, b string) int {
-	const most = 64
-	if len(a) > most || len(b) > most {
-		return len(a) + len(b)
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			substitute := diagonal
-			if a[i] != b[j] {
-				substitute++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(substitute, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -151,7 +151,7 @@ func (d *decider) chooseAsked(asked *asked) {
 		d.refuse(Outcome{
 			Profile: name, Source: asked.source, Result: Rejected, Reason: ReasonProfileNotAvailable,
 			Message: fmt.Sprintf("profile %s is not available in namespace %s%s", name, d.namespace.Name,
-				suggest(name, d.snapshot.usable(d.namespace))),
+				Suggest(name, d.snapshot.usable(d.namespace))),
 		})
 	}
 }

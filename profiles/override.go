@@ -118,7 +118,7 @@ func (p *Profile) notOverridable(override override) *weave.Problem {
 	}
 	end := "."
 	if len(override.path) <= longestPath && !p.has(override.path) {
-		end = cmp.Or(suggest(override.path, p.overridable), end)
+		end = cmp.Or(Suggest(override.path, p.overridable), end)
 	}
 	return &weave.Problem{Reason: ReasonFieldNotOverridable, Message: fmt.Sprintf(
 		"annotation %s: profile %s does not let Pods change %s; %s%s Remove the annotation, or ask whoever owns the profile "+

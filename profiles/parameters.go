@@ -80,9 +80,6 @@ func (s *Snapshot) chosen(namespace Namespace, profile *Profile) *Chosen {
 	return chosen
 }
 
-// Suggest returns "; did you mean X?" for the one among names that is closest to one that is not, if any is close.
-func Suggest(name string, names []string) string { return suggest(name, names) }
-
 // Overridable returns what Pods may change, as the profile lists it.
 func (p *Profile) Overridable() []string { return slices.Clone(p.overridable) }
 

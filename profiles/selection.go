@@ -94,11 +94,11 @@ func isProfileName(name string) bool {
 	return len(name) <= v1alpha1.MaxProfileNameLength && profileName.MatchString(name)
 }
 
-// suggest returns ", did you mean X?" for the usable name that is closest to one that is not, if any is close.
-func suggest(name string, usable []string) string {
+// Suggest returns "; did you mean X?" for the one among names that is closest to one that is not, if any is close.
+func Suggest(name string, usable []string) string {
 	best, bestDistance := "", len(name)/3+1
 	for _, candidate := range usable {
-		if d := distance(name, candidate); d < bestDistance || (d == bestDistance && best == "") {
+		if d := Distance(name, candidate); d < bestDistance || (d == bestDistance && best == "") {
 			best, bestDistance = candidate, d
 		}
 	}
@@ -108,8 +108,12 @@ func suggest(name string, usable []string) string {
 	return fmt.Sprintf("; did you mean %s?", best)
 }
 
-// distance is the Levenshtein distance of two short strings.
-func distance(a, b string) int {
+// Distance is the Levenshtein distance of two words; it is large if one is too long to be a word.
+func Distance(a, b string) int {
+	const most = 128
+	if len(a) > most || len(b) > most {
+		return len(a) + len(b)
+	}
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

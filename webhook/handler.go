@@ -252,15 +252,10 @@ func decode(body []byte) (*request, error) {
 		}
 		return nil, faultf(http.StatusBadRequest, "the body is not an admission review of a Pod: %s", decodeProblem(err))
 	}
-	switch {
-	case decoded.APIVersion != admissionv1.SchemeGroupVersion.String() || decoded.Kind != "AdmissionReview":
-		return nil, faultf(http.StatusBadRequest, "the body is not an AdmissionReview of admission.k8s.io/v1")
-	case decoded.Request == nil:
-		return nil, faultf(http.StatusBadRequest, "the admission review has no request")
-	case decoded.Request.UID == "":
-		return nil, faultf(http.StatusBadRequest, "the request of the admission review has no uid")
+	if decoded.Request == nil {
+		return nil, checkReview(decoded.TypeMeta, "", true)
 	}
-	return decoded.Request, nil
+	return decoded.Request, checkReview(decoded.TypeMeta, decoded.Request.UID, false)
 }
 
 // decodeOther reads a review of something that does not decode as a Pod and need not: it is let pass.

@@ -1,8 +1,6 @@
 package webhook
 
 import (
-	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -112,18 +110,11 @@ func specMatters(request *admissionv1.AdmissionRequest, object map[string]any) b
 func decodeReview(body []byte) (*admissionv1.AdmissionRequest, error) {
 	review := admissionv1.AdmissionReview{}
 	err := kjson.UnmarshalCaseSensitivePreserveInts(body, &review)
-	switch {
-	case err != nil:
-		err = errors.New(decodeProblem(err))
-	case review.APIVersion != admissionv1.SchemeGroupVersion.String() || review.Kind != "AdmissionReview":
-		err = errors.New("it is not an AdmissionReview of admission.k8s.io/v1")
-	case review.Request == nil:
-		err = errors.New("it has no request")
-	case review.Request.UID == "":
-		err = errors.New("its request has no uid")
-	}
 	if err != nil {
-		return nil, &fault{http.StatusBadRequest, fmt.Errorf("the body is not an admission review: %w", err)}
+		return nil, faultf(http.StatusBadRequest, "the body is not an admission review: %s", decodeProblem(err))
 	}
-	return review.Request, nil
+	if review.Request == nil {
+		return nil, checkReview(review.TypeMeta, "", true)
+	}
+	return review.Request, checkReview(review.TypeMeta, review.Request.UID, false)
 }

@@ -118,15 +118,10 @@ func decodeWorkload(body []byte) (*workloadRequest, error) {
 		}
 		return request, nil
 	}
-	switch {
-	case decoded.APIVersion != admissionv1.SchemeGroupVersion.String() || decoded.Kind != "AdmissionReview":
-		return nil, faultf(http.StatusBadRequest, "the body is not an AdmissionReview of admission.k8s.io/v1")
-	case decoded.Request == nil:
-		return nil, faultf(http.StatusBadRequest, "the admission review has no request")
-	case decoded.Request.UID == "":
-		return nil, faultf(http.StatusBadRequest, "the request of the admission review has no uid")
+	if decoded.Request == nil {
+		return nil, checkReview(decoded.TypeMeta, "", true)
 	}
-	return decoded.Request, nil
+	return decoded.Request, checkReview(decoded.TypeMeta, decoded.Request.UID, false)
 }
 
 // answerWorkload answers the review of a workload: always yes, with warnings of what will become of its Pods, for whoever writes it
