@@ -136,6 +136,40 @@ func NewLeaf(ca Pair, names []string, lifetime time.Duration, now time.Time) (Pa
 	return encode(der, key)
 }
 
+// crossSign returns the certificate of a CA as another CA signs it, in PEM, so that what the first one signs verifies by the second,
+// too. It ends with the certificate that ends first.
+func crossSign(ca, by Pair) ([]byte, error) {
+	subject, _, err := parseCA(ca)
+	if err != nil {
+		return nil, err
+	}
+	issuer, issuerKey, err := parseCA(by)
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		Subject:                     subject.Subject,
+		NotBefore:                   latest(subject.NotBefore, issuer.NotBefore),
+		NotAfter:                    earliest(subject.NotAfter, issuer.NotAfter),
+		KeyUsage:                    subject.KeyUsage,
+		ExtKeyUsage:                 subject.ExtKeyUsage,
+		BasicConstraintsValid:       true,
+		IsCA:                        true,
+		MaxPathLenZero:              true, // only leaves follow
+		SubjectKeyId:                subject.SubjectKeyId,
+		PermittedDNSDomainsCritical: subject.PermittedDNSDomainsCritical,
+		PermittedDNSDomains:         subject.PermittedDNSDomains,
+		ExcludedDNSDomains:          subject.ExcludedDNSDomains,
+		PermittedIPRanges:           subject.PermittedIPRanges,
+		ExcludedIPRanges:            subject.ExcludedIPRanges,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, issuer, subject.PublicKey, issuerKey)
+	if err != nil {
+		return nil, fmt.Errorf("sign the next CA by the one that signs: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: der}), nil
+}
+
 // constrain permits the CA to vouch for the names and for no other host (RFC 5280, 4.2.1.10). A kind of name that none of them
 // is has to be excluded whole: a constraint on one kind says nothing of the other. A permitted DNS name covers its subdomains.
 func constrain(template *x509.Certificate, names []string) {

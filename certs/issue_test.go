@@ -157,14 +157,25 @@ func TestALeafVerifiesUnderTheCAThatCrossSignsItsOwn(t *testing.T) {
 	}
 }
 
-func TestRenewalIsDueAfterTwoThirdsOfALife(t *testing.T) {
+func TestRenewalIsDueAboutAfterTwoThirdsOfALife(t *testing.T) {
 	for _, lifetime := range []time.Duration{time.Minute, 7 * day, 365 * day} {
-		pair, err := NewCA([]string{serviceName}, lifetime, start())
-		if err != nil {
-			t.Fatal(err)
+		times := map[time.Time]bool{}
+		for range 8 {
+			pair, err := NewCA([]string{serviceName}, lifetime, start())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, latest := renewAt(certificate(t, pair)), start().Add(lifetime*2/3)
+			if got.After(latest) || got.Before(latest.Add(-lifetime/20)) {
+				t.Errorf("lifetime %s: renewal at %s, want it in the twentieth of a life that ends at %s", lifetime, got, latest)
+			}
+			if again := renewAt(certificate(t, pair)); !again.Equal(got) {
+				t.Errorf("the same certificate is renewed at %s and at %s", got, again)
+			}
+			times[got] = true
 		}
-		if got, want := renewAt(certificate(t, pair)), start().Add(lifetime*2/3); !got.Equal(want) {
-			t.Errorf("lifetime %s: renewal at %s, want %s", lifetime, got, want)
+		if len(times) < 2 {
+			t.Errorf("lifetime %s: all are renewed at once", lifetime)
 		}
 	}
 }

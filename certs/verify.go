@@ -145,11 +145,13 @@ func namesOf(certificate *x509.Certificate) []string {
 	return names
 }
 
-// renewAt is when two thirds of a certificate's life, counted from when it was issued, have passed.
+// renewAt is when a certificate is to be renewed: when two thirds of its life, counted from when it was issued, have passed, but for
+// some jitter.
 func renewAt(certificate *x509.Certificate) time.Time {
 	issued := certificate.NotBefore.Add(backdate)
 	if issued.After(certificate.NotAfter) {
 		issued = certificate.NotBefore
 	}
-	return issued.Add(certificate.NotAfter.Sub(issued) * 2 / 3)
+	life := certificate.NotAfter.Sub(issued)
+	return issued.Add(life*2/3 - jitter(certificate, life))
 }

@@ -114,6 +114,9 @@ type Certs struct {
 
 	// CALifetime and LeafLifetime are how long certificates are valid. They are replaced after two thirds of it.
 	CALifetime, LeafLifetime time.Duration
+
+	// Settle is how long API servers are given to see the next CA before it signs.
+	Settle time.Duration
 }
 
 // Validate says all that is wrong with a configuration, as an Error. What Load returns is well.
@@ -168,6 +171,13 @@ func (c Config) conflicts() []conflict {
 			keys: []string{"certs.leafLifetime", "certs.caLifetime"},
 			message: fmt.Sprintf("%s is more than half of certs.caLifetime, %s: certificates would outlive the CA that is trusted",
 				shortDuration(c.Certs.LeafLifetime), shortDuration(c.Certs.CALifetime)),
+		})
+	}
+	if c.Certs.Settle > c.Certs.LeafLifetime/6 {
+		conflicts = append(conflicts, conflict{
+			keys: []string{"certs.settle", "certs.leafLifetime"},
+			message: fmt.Sprintf("%s is more than a sixth of certs.leafLifetime, %s: were the CA lost, the certificate could expire before "+
+				"API servers have seen the next one", shortDuration(c.Certs.Settle), shortDuration(c.Certs.LeafLifetime)),
 		})
 	}
 	if c.Webhook.ReadHeaderTimeout > c.Webhook.ReadTimeout {

@@ -196,14 +196,20 @@ func keys() []key {
 			usage: "name of the Secret with the built-in CA",
 		},
 		{
-			path: "certs.caLifetime", value: 8760 * time.Hour, check: lasting(24*time.Hour, 87600*time.Hour),
+			path: "certs.caLifetime", value: 8760 * time.Hour, check: lasting(9*time.Second, 87600*time.Hour),
 			groups: []Group{ControllerManager},
 			usage:  "how long the CA's certificate is valid; it is replaced after two thirds of that",
 		},
 		{
-			path: "certs.leafLifetime", value: 168 * time.Hour, check: lasting(time.Hour, 8760*time.Hour),
+			path: "certs.leafLifetime", value: 168 * time.Hour, check: lasting(3*time.Second, 8760*time.Hour),
 			groups: []Group{ControllerManager},
 			usage:  "how long the serving certificate is valid; it is replaced after two thirds of that",
+		},
+		{
+			path: "certs.settle", value: 2 * time.Minute, check: lasting(100*time.Millisecond, time.Hour),
+			groups: []Group{ControllerManager},
+			usage: "how long API servers are given to see the next CA, once every caBundle holds it, before it signs; at most a sixth " +
+				"of the serving certificate's life",
 		},
 	}
 }

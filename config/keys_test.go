@@ -137,7 +137,7 @@ func TestChecks(t *testing.T) {
 				"https://a:65536", "a", "https://a\n", "https://:443",
 			},
 		},
-		"certs.caLifetime": {good: []any{24 * time.Hour, 87600 * time.Hour}, bad: []any{23 * time.Hour, 87601 * time.Hour}},
+		"certs.caLifetime": {good: []any{24 * time.Hour, 87600 * time.Hour}, bad: []any{8 * time.Second, 87601 * time.Hour}},
 	}
 	byPath := map[string]key{}
 	for _, key := range keys() {

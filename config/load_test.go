@@ -38,7 +38,7 @@ func defaults() Config {
 			HealthAddress: ":8082", MetricsAddress: ":8084", LeaderElection: true,
 			Service: Service{Name: "pillion-webhook", Port: 443},
 		},
-		Certs: Certs{CASecret: "pillion-ca", CALifetime: 365 * 24 * time.Hour, LeafLifetime: 7 * 24 * time.Hour},
+		Certs: Certs{CASecret: "pillion-ca", CALifetime: 365 * 24 * time.Hour, LeafLifetime: 7 * 24 * time.Hour, Settle: 2 * time.Minute},
 	}
 }
 
@@ -327,7 +327,7 @@ webhookConfiguration: 1.5
 		},
 		"a conflict is not told where one of its values is wrong by itself": {
 			given: given{file: "certs: {caLifetime: 1s, leafLifetime: 8760h}"},
-			want:  []string{`config.yaml:1: certs.caLifetime: 1s is not between 24h and 87600h`},
+			want:  []string{`config.yaml:1: certs.caLifetime: 1s is not between 9s and 87600h`},
 		},
 		"no file where one is named": {
 			given: given{flags: []string{"--config=nosuch.yaml"}},

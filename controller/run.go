@@ -67,8 +67,8 @@ type Options struct {
 	// HealthAddress is where /healthz and /readyz are served, MetricsAddress where /metrics is, over HTTP. Empty: nowhere.
 	HealthAddress, MetricsAddress string
 
-	// CALifetime and CertificateLifetime are the defaults of package certs where they are zero.
-	CALifetime, CertificateLifetime time.Duration
+	// CALifetime, CertificateLifetime and CertificateSettle are the defaults of package certs where they are zero.
+	CALifetime, CertificateLifetime, CertificateSettle time.Duration
 
 	// RecheckUsers is how often it is looked who still asks for a profile that is deleted or broken; zero: every 30 seconds.
 	// CountsInterval is how often the status of one profile is written for its numbers of Pods alone; zero: every 10 seconds.
@@ -115,7 +115,7 @@ func Run(ctx context.Context, restConfig *rest.Config, options Options) error {
 		bundle:   bundle,
 	}
 	if err := errors.Join(
-		addCertificates(mgr, options, names, bundle),
+		addCertificates(mgr, options, names, desired),
 		addCatalog(mgr, catalog),
 		addConfiguration(mgr, desired, mutatingKind(), bundle.changed.mutating, catalog.planChanged.mutating),
 		addConfiguration(mgr, desired, validatingKind(), bundle.changed.validating, catalog.planChanged.validating),
@@ -214,9 +214,11 @@ func strip(object any) (any, error) {
 	return cache.TransformStripManagedFields()(object)
 }
 
-// addCertificates keeps the certificate: from the start, when one of the Secrets changes, and by time.
-func addCertificates(mgr manager.Manager, options Options, names []string, bundle *bundle) error {
-	controller := builder.ControllerManagedBy(mgr).Named("certificates").WatchesRawSource(once())
+// addCertificates keeps the certificate: from the start, when one of the Secrets or of the webhook configurations changes, and by time.
+func addCertificates(mgr manager.Manager, options Options, names []string, desired *desired) error {
+	controller := builder.ControllerManagedBy(mgr).Named("certificates").WatchesRawSource(once()).
+		Watches(mutatingKind().empty(), toOne()).
+		Watches(validatingKind().empty(), toOne())
 	for _, name := range []string{options.CASecret, options.CertificateSecret} {
 		secrets, err := secretCache(mgr, options.Namespace, name)
 		if err != nil {
@@ -233,8 +235,12 @@ func addCertificates(mgr manager.Manager, options Options, names []string, bundl
 			Names:             names,
 			CALifetime:        options.CALifetime,
 			LeafLifetime:      options.CertificateLifetime,
+			Settle:            options.CertificateSettle,
+			Holds: func(ctx context.Context, bundle []byte) (bool, error) {
+				return allHold(ctx, mgr.GetAPIReader(), options.WebhookConfiguration, bundle)
+			},
 		},
-		bundle: bundle,
+		bundle: desired.bundle,
 		now:    options.Now,
 	})
 }

@@ -60,6 +60,7 @@ func (p *process) controllerOptions() controller.Options {
 		MetricsAddress:      p.settings.Controller.MetricsAddress,
 		CALifetime:          p.settings.Certs.CALifetime,
 		CertificateLifetime: p.settings.Certs.LeafLifetime,
+		CertificateSettle:   p.settings.Certs.Settle,
 		Logger:              logr.FromSlogHandler(p.logger.Handler()),
 	}
 }
