@@ -1,7 +1,7 @@
 # What can be made here. `make` alone lists it.
 #
-# All of it needs Go, make and git; the race detector also needs a C compiler. Nothing but `make install` writes outside of bin/
-# and Go's own caches.
+# All of it needs Go, make and git; the race detector also needs a C compiler. The tests of availability make a network namespace:
+# they want root, or a kernel that lets users make namespaces. Nothing but `make install` writes outside of bin/ and Go's own caches.
 
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,6 +17,7 @@ BENCH ?= .
 BENCHTIME ?= 1s
 BENCHCOUNT ?= 1
 BENCHPACKAGES ?= ./profiles ./webhook
+SOAK ?= .
 KEEP ?=
 INSTALL_DIR ?= $(HOME)/.local/bin
 COMPONENTS ?= kube-apiserver etcd kubectl
@@ -83,6 +84,11 @@ fuzz: controlplane ## run every fuzz target for FUZZTIME (default 2m); FUZZ='^Fu
 bench: controlplane ## measure decisions, and Pod creates through the API server against a no-op webhook (minutes)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime '$(BENCHTIME)' -count '$(BENCHCOUNT)' $(BENCHPACKAGES)
 	go run ./test/bench
+
+# It wants the machine for itself: certificates that live for five seconds fail calls where nobody gets the CPU to renew them.
+.PHONY: soak
+soak: controlplane ## let certificates, processes and the API server fail under traffic, for hours; SOAK='^TestX' picks some tests
+	go test -v -count 1 -timeout 6h -run '$(SOAK)' ./test/availability -soak
 
 ##@ Try
 

@@ -40,8 +40,19 @@ type Options struct {
 	LeafLifetime time.Duration
 	// Settle is how long API servers are given to see the next CA once every caBundle holds it. Zero: DefaultSettle.
 	Settle time.Duration
+	// Trusted returns what caBundles that clients read hold, all of them together. It is asked when a CA is lost: what it signed may still
+	// be served. Of what it returns only CAs for exactly the Names are trusted. Nil: nobody reads any.
+	Trusted func(ctx context.Context) ([]byte, error)
 	// Holds tells whether every caBundle that clients read holds exactly these certificates. Nil: nobody reads any.
 	Holds func(ctx context.Context, bundle []byte) (bool, error)
+
+	// External returns the serving certificate that somebody else issues, nil while there is none: what serves goes on serving until
+	// there is. Nil: nobody else does, certificates are made here.
+	External func(ctx context.Context) (*External, error)
+	// Bootstrap has certificates made here serve where there is none at all and External returns none. Without it nothing is made.
+	Bootstrap bool
+	// Annotations of the serving certificate's Secret are set, or removed where the value is empty.
+	Annotations map[string]string
 }
 
 // DefaultSettle is how long API servers are given to see the next CA, where nothing is configured: their watches lag by less than a
@@ -59,14 +70,25 @@ func (o Options) withDefaults() Options {
 type Result struct {
 	// CABundle is what clients of the webhook have to trust, in PEM.
 	CABundle []byte
-	// Phase is how far the replacement of the CA has come.
-	Phase Phase
-	// CANotAfter and LeafNotAfter are when the CA that signs and the serving certificate expire.
+	// Phase is how far the replacement of the CA has come, Since when that phase began, Reason and Message why.
+	Phase   Phase
+	Since   time.Time
+	Reason  Reason
+	Message string
+	// CANotAfter and LeafNotAfter are when the CA that signs and the serving certificate expire; the latter is zero while there is none.
 	CANotAfter, LeafNotAfter time.Time
-	// RenewAt is when Ensure has something to do again, if nobody changes the Secrets or a caBundle.
+	// Certificates are all that there are, of the roles in their order.
+	Certificates []Certificate
+	// Secret is the UID of the serving certificate's Secret, empty if there is none.
+	Secret types.UID
+	// RenewAt is when Ensure has something to do again, if nobody changes the Secrets or a caBundle; zero: never.
 	RenewAt time.Time
-	// Changes say in a sentence each what was made anew, and why.
-	Changes []string
+	// Changes are what was made anew, in order.
+	Changes []Change
+	// Outside tells that a CA of somebody else signs, or is about to.
+	Outside bool
+	// Fault says why what somebody else issued cannot be served; empty: it can, or was not issued.
+	Fault string
 }
 
 // maxSteps bounds the steps of one call: from a lost CA to a new one that serves there are fewer.
@@ -75,27 +97,33 @@ const maxSteps = 8
 // Ensure makes the two Secrets hold a CA and a serving certificate that verify, and renews each when two thirds of its life have
 // passed, the CA in the phases that Phase names. Each step is written before the next is taken, so that it goes on where it ended. It
 // is idempotent. Writes are guarded by the resource version: when somebody else wrote at the same time the error satisfies Raced, and
-// calling again settles it. The client must read from the API server, not from a cache.
+// calling again settles it. With an error there are the changes that were written before. The client must read from the API server, not from a cache.
 func Ensure(ctx context.Context, c client.Client, options Options, now time.Time) (Result, error) {
-	k := keeper{client: c, options: options.withDefaults(), now: now}
-	if err := errors.Join(k.read(ctx, &k.ca, k.options.CASecret, "CA"), k.read(ctx, &k.serving, k.options.CertificateSecret, "serving certificate")); err != nil {
+	k := keeper{client: c, options: options.withDefaults(), now: now.Round(0)} // what is compared is the wall clock
+	// In this order, so that a serving certificate is never written for a CA that was read before somebody else replaced both.
+	if err := errors.Join(
+		k.read(ctx, &k.serving, k.options.CertificateSecret, "serving certificate"), k.read(ctx, &k.ca, k.options.CASecret, "CA"),
+	); err != nil {
 		return Result{}, err
 	}
 	k.rotation = decodeRotation(k.ca.Data)
+	if err := k.look(ctx); err != nil {
+		return Result{}, err
+	}
 	for range maxSteps {
 		stepped, err := k.step(ctx)
 		if err != nil {
-			return Result{}, err
+			return k.done(), err
 		}
 		issued, err := k.keepLeaf(ctx)
 		if err != nil {
-			return Result{}, err
+			return k.done(), err
 		}
 		if !stepped && !issued {
 			break
 		}
 	}
-	return k.result()
+	return k.result(ctx)
 }
 
 // Raced tells whether an error of Ensure only says that somebody else wrote at the same time.
@@ -110,7 +138,14 @@ type keeper struct {
 	// ca and serving are the Secrets as they stand; without a resource version they do not exist.
 	ca, serving corev1.Secret
 	rotation    rotation
-	changes     []string
+	// outside is what somebody else issued; nil: nobody else issues certificates.
+	outside *outside
+	changes []Change
+}
+
+// done is what is told with an error: what was written before.
+func (k *keeper) done() Result {
+	return Result{Phase: k.rotation.Phase, Since: k.rotation.Since, Secret: k.serving.UID, Changes: k.changes}
 }
 
 // read reads a Secret. One that does not exist is made up, to be created.
@@ -142,9 +177,27 @@ func (k *keeper) write(ctx context.Context, secret *corev1.Secret, data map[stri
 		}
 		return nil
 	}
-	if err := k.client.Update(ctx, secret); err != nil {
+	err := k.client.Update(ctx, secret)
+	if apierrors.IsNotFound(err) { // it was deleted since it was read
+		err = apierrors.NewConflict(corev1.Resource("secrets"), secret.Name, err)
+	}
+	if err != nil {
 		return fmt.Errorf("update the %s's Secret %s/%s: %w", what, secret.Namespace, secret.Name, err)
 	}
+	return nil
+}
+
+// look looks what somebody else issued.
+func (k *keeper) look(ctx context.Context) error {
+	if k.options.External == nil {
+		return nil
+	}
+	external, err := k.options.External(ctx)
+	if err != nil {
+		return fmt.Errorf("look what serving certificate was issued: %w", err)
+	}
+	k.outside = outsideOf(external, k.options.Names, k.now)
+	k.outside.bootstrap = k.options.Bootstrap
 	return nil
 }
 
@@ -159,14 +212,7 @@ func (k *keeper) writeRotation(ctx context.Context) error {
 
 // step takes the rotation a step further, if it is time to.
 func (k *keeper) step(ctx context.Context) (bool, error) {
-	situation := &situation{
-		now: k.now, names: k.options.Names, caLifetime: k.options.CALifetime, settle: k.options.Settle,
-		trusted: k.serving.Data[CABundleKey],
-	}
-	if pair, err := parse(k.leaf()); err == nil {
-		situation.leaf = pair.Leaf
-		situation.leafSigned = signedBy(pair.Leaf, k.rotation.Signing.Certificate, k.now)
-	}
+	situation := k.situation(ctx)
 	if k.rotation.Phase == PhasePublish || k.rotation.Phase == PhaseSettle {
 		holds, err := k.holds(ctx)
 		if err != nil {
@@ -175,12 +221,32 @@ func (k *keeper) step(ctx context.Context) (bool, error) {
 		situation.holds = holds
 	}
 	next, change, err := k.rotation.step(situation)
-	if err != nil || change == "" {
+	if err != nil || change == nil {
 		return false, err
 	}
 	k.rotation = next
-	k.changes = append(k.changes, fmt.Sprintf("%s: %s", next.Phase, change))
-	return true, k.writeRotation(ctx)
+	if err := k.writeRotation(ctx); err != nil {
+		return false, err
+	}
+	k.changes = append(k.changes, *change)
+	return true, nil
+}
+
+// situation returns what the next step follows from, but for whether caBundles hold the bundle.
+func (k *keeper) situation(ctx context.Context) *situation {
+	situation := &situation{
+		now: k.now, names: k.options.Names, settle: k.options.Settle,
+		caLifetime: k.options.CALifetime, leafLifetime: k.options.LeafLifetime,
+		trusted: k.serving.Data[CABundleKey],
+		outside: k.outside,
+		held:    func() ([]byte, error) { return k.held(ctx) },
+	}
+	if pair, err := parse(k.leaf()); err == nil {
+		pair = withoutCertificate(pair, k.rotation.Cross)
+		situation.serving, situation.leaf = pair, pair.Leaf
+		situation.leafSigned = signedBy(pair, k.rotation.Signing.Certificate, k.now)
+	}
+	return situation
 }
 
 func (k *keeper) holds(ctx context.Context) (bool, error) {
@@ -190,6 +256,17 @@ func (k *keeper) holds(ctx context.Context) (bool, error) {
 	return k.options.Holds(ctx, k.rotation.bundle())
 }
 
+// held returns what the caBundles of clients hold.
+func (k *keeper) held(ctx context.Context) ([]byte, error) {
+	if k.options.Trusted == nil {
+		return nil, nil
+	}
+	return k.options.Trusted(ctx)
+}
+
+// canSign tells whether the CA that signs can sign now.
+func (k *keeper) canSign() bool { return verifyCA(k.rotation.Signing, k.options.Names, k.now) == nil }
+
 // leaf returns the serving certificate as it stands.
 func (k *keeper) leaf() Pair {
 	return Pair{Certificate: k.serving.Data[CertificateKey], Key: k.serving.Data[PrivateKeyKey]}
@@ -198,45 +275,96 @@ func (k *keeper) leaf() Pair {
 // keepLeaf makes the serving certificate anew if it is due, and keeps what clients have to trust beside it.
 func (k *keeper) keepLeaf(ctx context.Context) (bool, error) {
 	leaf, bundle := k.leaf(), k.rotation.bundle()
-	reason := k.leafDue(leaf)
-	if reason == "" && bytes.Equal(k.serving.Data[CABundleKey], bundle) {
+	if len(bundle) == 0 {
+		return false, nil // it is waited for what somebody else issues
+	}
+	reason, why := k.leafDue(leaf)
+	if reason != "" && !k.copies() && !k.canSign() {
+		return false, nil // the next CA will sign it
+	}
+	annotated := k.annotate()
+	if reason == "" && !annotated && bytes.Equal(k.serving.Data[CABundleKey], bundle) {
 		return false, nil
 	}
-	change := fmt.Sprintf("wrote %s to Secret %s/%s again: it did not hold the CAs", CABundleKey, k.serving.Namespace, k.serving.Name)
+	change := k.newBundle()
 	if reason != "" {
-		made, err := k.newLeaf(ctx)
+		made, err := k.issue(ctx)
 		if err != nil {
 			return false, err
 		}
 		leaf = made
-		change = fmt.Sprintf("made a new serving certificate in Secret %s/%s: %s", k.serving.Namespace, k.serving.Name, reason)
+		change = Change{Reason: reason, Message: fmt.Sprintf("made a new serving certificate in Secret %s/%s: %s",
+			k.serving.Namespace, k.serving.Name, why)}
 	}
+	change.Phase, change.Since = k.rotation.Phase, k.rotation.Since
 	data := maps.Clone(k.serving.Data)
 	if data == nil {
 		data = map[string][]byte{}
 	}
 	data[CertificateKey], data[PrivateKeyKey], data[CABundleKey] = leaf.Certificate, leaf.Key, bundle
+	if err := k.write(ctx, &k.serving, data, "serving certificate"); err != nil {
+		return false, err
+	}
 	k.changes = append(k.changes, change)
-	return true, k.write(ctx, &k.serving, data, "serving certificate")
+	return true, nil
+}
+
+// newBundle says why what clients have to trust is written beside the serving certificate, which stays.
+func (k *keeper) newBundle() Change {
+	where := fmt.Sprintf("%s in Secret %s/%s", CABundleKey, k.serving.Namespace, k.serving.Name)
+	if len(k.changes) > 0 {
+		return Change{Reason: ReasonBundleUpdated, Message: "wrote the CAs to " + where}
+	}
+	return Change{Reason: ReasonBundleRestored, Message: "wrote " + where + " again: it did not hold the CAs"}
 }
 
 // leafDue says why the serving certificate has to be made anew; empty: it has not.
-func (k *keeper) leafDue(leaf Pair) string {
+func (k *keeper) leafDue(leaf Pair) (Reason, string) {
+	if k.outside != nil {
+		if k.copies() {
+			return k.copyDue(leaf)
+		}
+		if isOutside(k.rotation.Signing) && len(leaf.Certificate) > 0 {
+			return "", "" // it can only be waited for
+		}
+	}
 	if k.serving.ResourceVersion == "" {
-		return "there was none"
+		if len(k.changes) > 0 && k.changes[len(k.changes)-1].Reason == ReasonCACreated {
+			return ReasonCertificateIssued, "there was none"
+		}
+		return ReasonCertificateReplaced, "there was none"
 	}
 	if err := Verify(leaf, k.rotation.Signing.Certificate, k.options.Names, k.now); err != nil {
-		return err.Error()
+		if k.rotation.Phase == PhaseActivate {
+			return ReasonCertificateIssued, err.Error()
+		}
+		return ReasonCertificateReplaced, err.Error()
 	}
 	if certificate, err := parse(leaf); err == nil && !k.now.Before(renewAt(certificate.Leaf)) && len(k.rotation.Signing.Key) > 0 {
-		return "two thirds of the old one's life have passed"
+		return ReasonCertificateIssued, "two thirds of the old one's life have passed"
 	}
-	return ""
+	return "", ""
+}
+
+// issue returns a serving certificate: what somebody else issued, or one that is made here.
+func (k *keeper) issue(ctx context.Context) (Pair, error) {
+	if !k.copies() {
+		return k.newLeaf(ctx)
+	}
+	if err := k.signs(ctx, k.outside.serving.Leaf.NotAfter); err != nil {
+		return Pair{}, err
+	}
+	return k.copied(), nil
 }
 
 // newLeaf makes a serving certificate. Until when its CA has to be trusted is written down first.
 func (k *keeper) newLeaf(ctx context.Context) (Pair, error) {
-	leaf, err := NewLeaf(k.rotation.Signing, k.options.Names, k.options.LeafLifetime, k.now)
+	lifetime := k.options.LeafLifetime
+	// What was written down a moment ago does for this one as well: it is tried again and again where the other Secret cannot be written.
+	if left := k.rotation.SignedUntil.Sub(k.now); left < lifetime && left > lifetime-lifetime/100 {
+		lifetime = left
+	}
+	leaf, err := NewLeaf(k.rotation.Signing, k.options.Names, lifetime, k.now)
 	if err != nil {
 		return Pair{}, err
 	}
@@ -244,33 +372,54 @@ func (k *keeper) newLeaf(ctx context.Context) (Pair, error) {
 	if err != nil {
 		return Pair{}, err
 	}
-	if certificate.Leaf.NotAfter.After(k.rotation.SignedUntil) {
-		k.rotation.SignedUntil = certificate.Leaf.NotAfter
-		if err := k.writeRotation(ctx); err != nil {
-			return Pair{}, err
-		}
+	if err := k.signs(ctx, certificate.Leaf.NotAfter); err != nil {
+		return Pair{}, err
 	}
 	leaf.Certificate = slices.Concat(leaf.Certificate, k.rotation.intermediates())
 	return leaf, nil
 }
 
-func (k *keeper) result() (Result, error) {
+// signs writes down until when the CA that signs has to be trusted.
+func (k *keeper) signs(ctx context.Context, until time.Time) error {
+	if !until.After(k.rotation.SignedUntil) {
+		return nil
+	}
+	k.rotation.SignedUntil = until
+	return k.writeRotation(ctx)
+}
+
+func (k *keeper) result(ctx context.Context) (Result, error) {
+	fault := ""
+	if k.outside != nil {
+		fault = k.outside.fault
+	}
+	if len(k.rotation.Signing.Certificate) == 0 && k.outside != nil {
+		return Result{Fault: fault, Secret: k.serving.UID}, nil // it is waited for what somebody else issues
+	}
 	ca, err := firstOf(k.rotation.Signing.Certificate)
 	if err != nil {
 		return Result{}, err
 	}
+	result := Result{
+		CABundle: k.rotation.bundle(), Phase: k.rotation.Phase, Since: k.rotation.Since, CANotAfter: ca.NotAfter, Changes: k.changes,
+		Reason: k.rotation.Reason, Message: k.rotation.Message,
+		Secret: k.serving.UID, Certificates: certificatesOf(&k.rotation, k.leaf()), Fault: fault,
+		Outside: k.outside != nil && (isOutside(k.rotation.Signing) || isOutside(k.rotation.Next)),
+	}
 	leaf, err := parse(k.leaf())
-	if err != nil {
+	if err != nil && k.canSign() {
 		return Result{}, err
 	}
-	renew := renewAt(leaf.Leaf)
-	if due := k.rotation.due(k.options.Settle); !due.IsZero() {
-		renew = earliest(renew, due)
+	if err == nil {
+		result.LeafNotAfter = leaf.Leaf.NotAfter
+		if k.canSign() {
+			result.RenewAt = renewAt(leaf.Leaf)
+		}
 	}
-	return Result{
-		CABundle: k.rotation.bundle(), Phase: k.rotation.Phase, CANotAfter: ca.NotAfter, LeafNotAfter: leaf.Leaf.NotAfter,
-		RenewAt: renew, Changes: k.changes,
-	}, nil
+	if due := k.rotation.due(k.situation(ctx)); result.RenewAt.IsZero() || (!due.IsZero() && due.Before(result.RenewAt)) {
+		result.RenewAt = due
+	}
+	return result, nil
 }
 
 // firstOf returns the first certificate in PEM.

@@ -138,8 +138,8 @@ func NewLeaf(ca Pair, names []string, lifetime time.Duration, now time.Time) (Pa
 
 // crossSign returns the certificate of a CA as another CA signs it, in PEM, so that what the first one signs verifies by the second,
 // too. It ends with the certificate that ends first.
-func crossSign(ca, by Pair) ([]byte, error) {
-	subject, _, err := parseCA(ca)
+func crossSign(ca []byte, by Pair) ([]byte, error) {
+	subject, err := firstOf(ca)
 	if err != nil {
 		return nil, err
 	}
@@ -194,15 +194,19 @@ func constrain(template *x509.Certificate, names []string) {
 func permits(ca *x509.Certificate, names []string) bool {
 	wanted := &x509.Certificate{}
 	constrain(wanted, names)
-	ranges := func(networks []*net.IPNet) []string {
-		var out []string
-		for _, network := range networks {
-			out = append(out, network.String())
-		}
-		return out
+	return ca.PermittedDNSDomainsCritical &&
+		slices.Equal(ca.PermittedDNSDomains, wanted.PermittedDNSDomains) &&
+		slices.Equal(ca.ExcludedDNSDomains, wanted.ExcludedDNSDomains) &&
+		slices.Equal(texts(ca.PermittedIPRanges), texts(wanted.PermittedIPRanges)) &&
+		slices.Equal(texts(ca.ExcludedIPRanges), texts(wanted.ExcludedIPRanges))
+}
+
+func texts(networks []*net.IPNet) []string {
+	var out []string
+	for _, network := range networks {
+		out = append(out, network.String())
 	}
-	return slices.Equal(ca.PermittedDNSDomains, wanted.PermittedDNSDomains) &&
-		slices.Equal(ranges(ca.PermittedIPRanges), ranges(wanted.PermittedIPRanges))
+	return out
 }
 
 // single returns the range that holds one address.

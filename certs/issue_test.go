@@ -180,7 +180,7 @@ func TestRenewalIsDueAboutAfterTwoThirdsOfALife(t *testing.T) {
 	}
 }
 
-func newCA(t *testing.T, names []string, now time.Time) Pair {
+func newCA(t testing.TB, names []string, now time.Time) Pair {
 	t.Helper()
 	ca, err := NewCA(names, DefaultCALifetime, now)
 	if err != nil {
@@ -189,7 +189,7 @@ func newCA(t *testing.T, names []string, now time.Time) Pair {
 	return ca
 }
 
-func newLeaf(t *testing.T, ca Pair, names []string, now time.Time) Pair {
+func newLeaf(t testing.TB, ca Pair, names []string, now time.Time) Pair {
 	t.Helper()
 	leaf, err := NewLeaf(ca, names, DefaultLeafLifetime, now)
 	if err != nil {

@@ -2,6 +2,7 @@ package certs
 
 import (
 	"bytes"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/json"
@@ -39,8 +40,10 @@ func Phases() []Phase {
 // rotation is what is written down about the CAs: the content of the CA's Secret.
 type rotation struct {
 	Phase Phase
-	// Since is when the phase began.
-	Since time.Time
+	// Since is when the phase began, Reason and Message tell why.
+	Since   time.Time
+	Reason  Reason
+	Message string
 
 	// Signing is the CA that signs. Its key may be lost: then it is only trusted, until the next one takes over.
 	Signing Pair
@@ -101,14 +104,29 @@ func blocksOf(data []byte) []*pem.Block {
 
 // stillValid returns those certificates that parse, are CAs and have not expired, in PEM.
 func stillValid(data []byte, now time.Time) []byte {
-	var valid []byte
+	return selectCAs(data, func(ca *x509.Certificate) bool { return !now.After(ca.NotAfter) })
+}
+
+// ours returns those certificates that are of CAs for exactly the names, in PEM.
+func ours(data []byte, names []string) []byte {
+	return selectCAs(data, func(ca *x509.Certificate) bool { return permits(ca, names) })
+}
+
+// knownCAs returns those certificates that are of CAs, in PEM. One that has expired is among them: it verifies nothing, unless the clock
+// here is wrong, and then it must not be lost.
+func knownCAs(data []byte) []byte {
+	return selectCAs(data, func(*x509.Certificate) bool { return true })
+}
+
+func selectCAs(data []byte, wanted func(*x509.Certificate) bool) []byte {
+	var found []byte
 	for _, block := range blocksOf(data) {
 		certificate, err := x509.ParseCertificate(block.Bytes)
-		if err == nil && certificate.IsCA && !now.After(certificate.NotAfter) {
-			valid = append(valid, pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: block.Bytes})...)
+		if err == nil && certificate.IsCA && wanted(certificate) {
+			found = append(found, pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: block.Bytes})...)
 		}
 	}
-	return valid
+	return found
 }
 
 // The keys of the CA's Secret beside the pair of the CA that signs.
@@ -125,6 +143,8 @@ const (
 type recorded struct {
 	Phase       Phase      `json:"phase"`
 	Since       time.Time  `json:"since"`
+	Reason      Reason     `json:"reason,omitempty"`
+	Message     string     `json:"message,omitempty"`
 	SignedUntil *time.Time `json:"signedUntil,omitempty"`
 	RetireAt    *time.Time `json:"retireAt,omitempty"`
 }
@@ -137,7 +157,10 @@ func (r *rotation) encode() (map[string][]byte, error) {
 		}
 		return new(t.UTC())
 	}
-	phase, err := json.Marshal(recorded{r.Phase, r.Since.UTC(), optional(r.SignedUntil), optional(r.RetireAt)})
+	phase, err := json.Marshal(recorded{
+		Phase: r.Phase, Since: r.Since.UTC(), Reason: r.Reason, Message: r.Message,
+		SignedUntil: optional(r.SignedUntil), RetireAt: optional(r.RetireAt),
+	})
 	if err != nil {
 		return nil, fmt.Errorf("encode the phase of the rotation: %w", err)
 	}
@@ -161,11 +184,11 @@ func decodeRotation(data map[string][]byte) rotation {
 		Phase:     PhaseStable,
 		Signing:   Pair{Certificate: data[CertificateKey], Key: data[PrivateKeyKey]},
 		Next:      Pair{Certificate: data[nextCertificateKey], Key: data[nextPrivateKeyKey]},
-		NextCross: data[nextCrossKey], Cross: data[crossKey], Previous: data[previousKey],
+		NextCross: knownCAs(data[nextCrossKey]), Cross: knownCAs(data[crossKey]), Previous: knownCAs(data[previousKey]),
 	}
 	read := recorded{}
 	if json.Unmarshal(data[phaseKey], &read) == nil && slices.Contains(Phases(), read.Phase) {
-		r.Phase, r.Since = read.Phase, read.Since
+		r.Phase, r.Since, r.Reason, r.Message = read.Phase, read.Since, read.Reason, read.Message
 		if read.SignedUntil != nil {
 			r.SignedUntil = *read.SignedUntil
 		}
@@ -180,26 +203,46 @@ func decodeRotation(data map[string][]byte) rotation {
 type situation struct {
 	now   time.Time
 	names []string
-	// caLifetime and settle are Options.CALifetime and Options.Settle, with defaults.
-	caLifetime, settle time.Duration
+	// caLifetime, leafLifetime and settle are those of Options, with defaults.
+	caLifetime, leafLifetime, settle time.Duration
 	// holds tells whether every caBundle holds exactly the bundle.
 	holds bool
 	// trusted are certificates that clients may still trust although nothing is written down of them, in PEM: what was the bundle when
-	// the CA's Secret was lost.
+	// the CA's Secret was lost. held returns what the caBundles of clients hold, for where that is lost, too.
 	trusted []byte
-	// leaf is the serving certificate as it is, nil if there is none that parses.
-	leaf *x509.Certificate
+	held    func() ([]byte, error)
+	// serving is the serving certificate as it is, nil if there is none that parses, with its intermediates but for the one by which the
+	// CA before vouches for the one that signs. Leaf is its first.
+	serving *tls.Certificate
+	leaf    *x509.Certificate
 	// leafSigned tells that the leaf is signed by the CA that signs.
 	leafSigned bool
+	// outside is what somebody else issued; nil: nobody else issues certificates.
+	outside *outside
 }
 
-// step returns the rotation one step further, and says in a sentence what was done and why; empty: there is nothing to do.
-func (r rotation) step(s *situation) (rotation, string, error) {
-	if why := r.unusable(s); why != "" {
+// step returns the rotation one step further, and what was done; nil: there is nothing to do.
+func (r rotation) step(s *situation) (rotation, *Change, error) {
+	course := asOurs
+	if s.outside != nil {
+		next, change, how, err := r.stepOutside(s)
+		if how == finished || err != nil {
+			return next, change, err
+		}
+		course = how
+	} else if r.pending() && isOutside(r.Next) && verifyCA(r.Signing, s.names, s.now) == nil {
+		return r.withoutNext(s.now).because(ReasonCAWithdrawn, "nobody else issues certificates any more: the CA that signs goes on signing")
+	}
+	if why := r.unusable(s); course == asOurs && why != "" {
 		if (r.Phase == PhasePublish || r.Phase == PhaseSettle) && brokenNext(&r, s) == "" {
-			return r.activate(s.now), "the next CA signs at once, for the one before it cannot: " + why, nil
+			return r.activate(s).because(ReasonCAReplacedAtOnce, "the next CA signs at once, for the one before it cannot: "+why)
 		}
 		return r.startOver(s, why)
+	}
+	if course == asOurs {
+		if next, change, err := r.restored(s); change != nil || err != nil {
+			return next, change, err
+		}
 	}
 	switch r.Phase {
 	case PhasePublish:
@@ -207,38 +250,55 @@ func (r rotation) step(s *situation) (rotation, string, error) {
 			return r.publish(s, why)
 		}
 		if s.holds {
-			return r.to(PhaseSettle, s.now), "every caBundle holds the next CA; API servers are given " + s.settle.String() + " to see it", nil
+			return r.to(PhaseSettle, s.now).because(ReasonCASettling,
+				"every caBundle holds the next CA; API servers are given "+s.settle.String()+" to see it")
 		}
 	case PhaseSettle:
 		switch {
 		case brokenNext(&r, s) != "":
 			return r.publish(s, brokenNext(&r, s))
 		case !s.holds:
-			return r.to(PhasePublish, s.now), "a caBundle does not hold the next CA any more", nil
-		case !s.now.Before(r.Since.Add(s.settle)), s.now.Before(r.Since): // or the clock was set back
-			return r.activate(s.now), "API servers have had time to see the next CA: it signs from now on", nil
+			return r.to(PhasePublish, s.now).because(ReasonCAUnsettled, "a caBundle does not hold the next CA any more")
+		case s.now.Before(r.Since):
+			return r.to(PhaseSettle, s.now).because(ReasonCASettling,
+				"the clock was set back; API servers are given "+s.settle.String()+" again to see the next CA")
+		case !s.now.Before(r.Since.Add(r.patience(s))):
+			return r.activate(s).because(ReasonCAActivated, "API servers have had time to see the next CA: it signs from now on")
 		}
 	case PhaseActivate:
 		if s.leafSigned {
-			return r.to(PhaseRetire, s.now), "the serving certificate is signed by the new CA; the old one stays trusted until " +
-				r.RetireAt.UTC().Format(time.RFC3339), nil
+			return r.to(PhaseRetire, s.now).because(ReasonCARetiring,
+				"the serving certificate is signed by the new CA; the old one stays trusted until "+r.RetireAt.UTC().Format(time.RFC3339))
 		}
 	case PhaseRetire:
 		if s.now.After(r.RetireAt) {
 			r = r.to(PhaseStable, s.now)
 			r.Previous, r.Cross, r.RetireAt = nil, nil, time.Time{}
-			return r, "the last certificate that the old CA signed has expired: it is trusted no longer", nil
+			return r.because(ReasonCARetired, "the last certificate that the old CA signed has expired: it is trusted no longer")
 		}
+		return r.renew(s) // even so, for a clock may have been wrong when it was written down until when
 	case PhaseStable:
-		signing, err := parse(r.Signing)
-		if err != nil {
-			return r, "", err
-		}
-		if !s.now.Before(renewAt(signing.Leaf)) {
-			return r.publish(s, "two thirds of its life have passed")
-		}
+		return r.renew(s)
 	}
-	return r, "", nil
+	return r, nil, nil
+}
+
+// renew makes the next CA if it is time to.
+func (r rotation) renew(s *situation) (rotation, *Change, error) {
+	if len(r.Signing.Key) == 0 {
+		return r, nil, nil // somebody else's, and they renew it
+	}
+	signing, err := parse(r.Signing)
+	if err != nil || s.now.Before(renewAt(signing.Leaf)) {
+		return r, nil, err
+	}
+	return r.publish(s, "two thirds of its life have passed")
+}
+
+// because returns the rotation with what was done to make it this.
+func (r rotation) because(reason Reason, message string) (rotation, *Change, error) {
+	r.Reason, r.Message = reason, message
+	return r, &Change{Phase: r.Phase, Since: r.Since, Reason: reason, Message: message}, nil
 }
 
 func (r rotation) to(phase Phase, now time.Time) rotation {
@@ -252,11 +312,40 @@ func (r *rotation) unusable(s *situation) string {
 	if err == nil {
 		return ""
 	}
-	takesOver := (r.Phase == PhasePublish || r.Phase == PhaseSettle) && brokenNext(r, s) == ""
-	if takesOver && r.isOnlyTrusted(s) {
+	takesOver := r.pending() && brokenNext(r, s) == ""
+	if takesOver && (r.Phase == PhaseSettle || r.isOnlyTrusted(s) || s.now.Before(r.Since.Add(s.settle))) {
 		return ""
 	}
 	return err.Error()
+}
+
+// inHaste is how long API servers are given to see the next CA where nothing can be signed meanwhile and the Secret holds nothing that
+// serves: replicas of the webhook serve what they have in memory, and one that starts has nothing.
+const inHaste = 5 * time.Second
+
+// patience is how long API servers are given to see the next CA.
+func (r *rotation) patience(s *situation) time.Duration {
+	patience := s.settle
+	if verifyCA(r.Signing, s.names, s.now) != nil && !r.isOnlyTrusted(s) {
+		patience = min(patience, inHaste)
+	}
+	// Rather a certificate that some have not been told of than one that nobody accepts.
+	if end := r.servesUntil(s); !end.IsZero() {
+		patience = min(patience, max(0, end.Add(-s.settle/10).Sub(r.Since)))
+	}
+	return patience
+}
+
+// servesUntil is when nothing verifies any more that the CA signed; zero: nobody knows.
+func (r *rotation) servesUntil(s *situation) time.Time {
+	ca, err := firstOf(r.Signing.Certificate)
+	if err != nil {
+		return time.Time{}
+	}
+	if len(r.Signing.Key) == 0 && s.leaf != nil { // it is not renewed
+		return earliest(ca.NotAfter, s.leaf.NotAfter)
+	}
+	return ca.NotAfter
 }
 
 // isOnlyTrusted tells whether the key of the CA that signs is lost while the certificate that it signed last serves well.
@@ -264,56 +353,104 @@ func (r *rotation) isOnlyTrusted(s *situation) bool {
 	if len(r.Signing.Key) > 0 || s.leaf == nil || s.now.After(s.leaf.NotAfter.Add(-s.settle/10)) || len(uncovered(s.leaf, s.names)) > 0 {
 		return false
 	}
-	return signedBy(s.leaf, r.Signing.Certificate, s.now)
+	return signedBy(s.serving, r.Signing.Certificate, s.now)
 }
 
-// signedBy tells whether a leaf verifies by certificates in PEM alone.
-func signedBy(leaf *x509.Certificate, roots []byte, now time.Time) bool {
+// signedBy tells whether a certificate verifies, with its intermediates, by certificates in PEM alone.
+func signedBy(certificate *tls.Certificate, roots []byte, now time.Time) bool {
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(roots) {
-		return false
-	}
-	_, err := leaf.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
-	return err == nil
+	return pool.AppendCertsFromPEM(roots) && chain(certificate, pool, now) == nil
 }
 
 // brokenNext says why the CA that is to take over cannot; empty: it can.
 func brokenNext(r *rotation, s *situation) string {
+	if s.outside != nil && s.outside.ready() && isOutside(r.Next) {
+		return "" // it is the one that was checked with what it issued
+	}
 	if err := verifyCA(r.Next, s.names, s.now); err != nil {
 		return "the next CA is broken: " + err.Error()
 	}
 	return ""
 }
 
-// startOver makes a CA where there is none that can sign. If the serving certificate of a lost one is still good, clients that trust the
-// lost one come to trust the new one first, and nobody notices; else the new one signs at once.
-func (r rotation) startOver(s *situation, why string) (rotation, string, error) {
+// startOver makes a CA where there is none that can sign. As long as something may be served that an older one signed, clients that trust
+// that one come to trust the new one first, and nobody notices; else the new one signs at once.
+func (r rotation) startOver(s *situation, why string) (rotation, *Change, error) {
 	made, err := NewCA(s.names, s.caLifetime, s.now)
 	if err != nil {
-		return r, "", err
+		return r, nil, err
 	}
-	trusted := stillValid(joinPEM(r.Signing.Certificate, r.Previous, s.trusted), s.now)
-	lost := rotation{Signing: Pair{Certificate: signerOf(s.leaf, trusted, s.now)}}
-	if len(lost.Signing.Certificate) > 0 && lost.isOnlyTrusted(s) {
-		next := rotation{
-			Signing: lost.Signing, SignedUntil: s.leaf.NotAfter, Next: made, Previous: trusted, RetireAt: s.leaf.NotAfter,
-		}.to(PhasePublish, s.now)
-		return next, "made a new CA, to be trusted beside the old one before it signs: " + why, nil
+	held, err := s.held()
+	if err != nil {
+		return r, nil, err
 	}
-	if len(trusted) == 0 || s.leaf == nil {
-		return rotation{Signing: made}.to(PhaseStable, s.now), "made a new CA: " + why, nil
+	trusted := joinPEM(knownCAs(joinPEM(r.Signing.Certificate, r.Previous, s.trusted)), ours(held, s.names))
+	until := s.now.Add(s.leafLifetime)
+	if s.leaf != nil && current(s.leaf, s.now) == nil {
+		until = latest(until, s.leaf.NotAfter)
 	}
-	fresh := rotation{Signing: made, Previous: trusted, RetireAt: s.leaf.NotAfter}.to(PhaseActivate, s.now)
-	return fresh, "made a new CA, which signs at once: " + why, nil
+	if len(trusted) == 0 {
+		fresh := rotation{Signing: made}.to(PhaseStable, s.now)
+		if s.leaf == nil && len(r.Signing.Certificate) == 0 {
+			return fresh.because(ReasonCACreated, "made a CA: there was none")
+		}
+		return fresh.because(ReasonCAReplacedAtOnce, "made a new CA, which signs at once: "+why)
+	}
+	next := rotation{
+		Signing: r.mayServe(s, trusted), SignedUntil: latest(until, r.SignedUntil), Next: made, Previous: trusted, RetireAt: until,
+	}
+	if len(next.Signing.Certificate) == 0 {
+		fresh := rotation{Signing: made, Cross: r.vouch(made, s), Previous: trusted, RetireAt: until}.to(PhaseActivate, s.now)
+		return fresh.because(ReasonCAReplacedAtOnce, "made a new CA, which signs at once: "+why)
+	}
+	if len(next.Signing.Key) > 0 {
+		next.NextCross = r.vouch(made, s)
+	}
+	return next.to(PhasePublish, s.now).because(ReasonCALost, "made a new CA, to be trusted beside the old one before it signs: "+why)
 }
 
-// signerOf returns the certificate, in PEM, of the CA that signed a leaf.
-func signerOf(leaf *x509.Certificate, candidates []byte, now time.Time) []byte {
-	if leaf == nil {
+// mayServe returns the CA that signed what may still be served: the one by which the certificate in the Secret verifies; where that does
+// not, one that replicas of the webhook may hold a certificate of in memory. Empty: nothing can be served, for all have expired or are for
+// other names.
+func (r *rotation) mayServe(s *situation, trusted []byte) Pair {
+	lost := rotation{Signing: Pair{Certificate: signerOf(s.serving, trusted, s.now)}}
+	if len(lost.Signing.Certificate) > 0 && lost.isOnlyTrusted(s) {
+		return lost.Signing
+	}
+	signing, _, err := parseCA(r.Signing)
+	if err == nil && permits(signing, s.names) && !s.now.After(signing.NotAfter) {
+		return r.Signing // it is not valid yet: a clock is or was wrong
+	}
+	if s.leaf == nil && len(r.Signing.Key) == 0 {
+		return Pair{Certificate: pem.EncodeToMemory(blocksOf(trusted)[0])}
+	}
+	if left := blocksOf(stillValid(ours(trusted, s.names), s.now)); len(left) > 0 {
+		return Pair{Certificate: pem.EncodeToMemory(left[0])}
+	}
+	return Pair{}
+}
+
+// vouch signs the CA that follows by the one that signed, if that is merely not valid now: if it is the clock here that is wrong, others
+// think that it is, and are to verify what follows. Empty: it cannot.
+func (r *rotation) vouch(next Pair, s *situation) []byte {
+	signing, _, err := parseCA(r.Signing)
+	if err != nil || !permits(signing, s.names) {
+		return nil
+	}
+	cross, err := crossSign(next.Certificate, r.Signing)
+	if err != nil {
+		return nil
+	}
+	return cross
+}
+
+// signerOf returns the certificate, in PEM, of the CA by which a certificate verifies.
+func signerOf(certificate *tls.Certificate, candidates []byte, now time.Time) []byte {
+	if certificate == nil {
 		return nil
 	}
 	for _, block := range blocksOf(candidates) {
-		if candidate := pem.EncodeToMemory(block); signedBy(leaf, candidate, now) {
+		if candidate := pem.EncodeToMemory(block); signedBy(certificate, candidate, now) {
 			return candidate
 		}
 	}
@@ -321,47 +458,52 @@ func signerOf(leaf *x509.Certificate, candidates []byte, now time.Time) []byte {
 }
 
 // publish makes the CA that is to take over.
-func (r rotation) publish(s *situation, why string) (rotation, string, error) {
+func (r rotation) publish(s *situation, why string) (rotation, *Change, error) {
 	made, err := NewCA(s.names, s.caLifetime, s.now)
 	if err != nil {
-		return r, "", err
+		return r, nil, err
 	}
 	r = r.to(PhasePublish, s.now)
 	r.Next, r.NextCross = made, nil
 	if len(r.Signing.Key) > 0 {
-		if r.NextCross, err = crossSign(made, r.Signing); err != nil {
-			return r, "", err
+		if r.NextCross, err = crossSign(made.Certificate, r.Signing); err != nil {
+			return r, nil, err
 		}
 	}
-	return r, "made the next CA, to be trusted beside the one that signs: " + why, nil
+	return r.because(ReasonCAPublished, "made the next CA, to be trusted beside the one that signs: "+why)
 }
 
 // activate makes the next CA the one that signs.
-func (r rotation) activate(now time.Time) rotation {
-	retire := r.SignedUntil
-	if r.RetireAt.After(retire) {
-		retire = r.RetireAt
-	}
+func (r rotation) activate(s *situation) rotation {
 	return rotation{
 		Signing: r.Next, Cross: r.NextCross,
-		Previous: stillValid(joinPEM(r.Signing.Certificate, r.Previous), now), RetireAt: retire,
-	}.to(PhaseActivate, now)
+		Previous: knownCAs(joinPEM(r.Signing.Certificate, r.Previous)), RetireAt: latest(r.SignedUntil, r.RetireAt),
+	}.to(PhaseActivate, s.now)
 }
 
 // due is when step has something to do again by time alone; never if that is zero.
-func (r *rotation) due(settle time.Duration) time.Time {
+func (r *rotation) due(s *situation) time.Time {
+	renewal := time.Time{}
+	if signing, err := parse(r.Signing); err == nil {
+		renewal = renewAt(signing.Leaf)
+	}
 	switch r.Phase {
 	case PhaseSettle:
-		return r.Since.Add(settle)
+		return r.Since.Add(r.patience(s))
 	case PhaseRetire:
-		return r.RetireAt.Add(time.Second)
-	case PhaseStable:
-		if signing, err := parse(r.Signing); err == nil {
-			return renewAt(signing.Leaf)
+		if retired := r.RetireAt.Add(time.Second); renewal.IsZero() || retired.Before(renewal) {
+			return retired
 		}
-	case PhasePublish, PhaseActivate: // what they wait for is an event
+		return renewal
+	case PhaseStable:
+		return renewal
+	case PhasePublish:
+		if verifyCA(r.Signing, s.names, s.now) != nil {
+			return r.Since.Add(s.settle)
+		}
+	case PhaseActivate:
 	}
-	return time.Time{}
+	return time.Time{} // what they wait for is an event
 }
 
 // jitter returns how much earlier than at two thirds of its life a certificate is renewed: up to a twentieth of its life. It follows from

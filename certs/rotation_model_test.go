@@ -3,7 +3,6 @@ package certs
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -29,7 +28,11 @@ type world struct {
 	seenAt   []time.Time
 	replicas []*Serving
 	loadedAt []time.Time
-	crash    int // the write that fails, counted down; negative: none
+	crash    int           // the write that fails, counted down; negative: none
+	skew     time.Duration // how much the controller's clock is ahead
+
+	// verified is until when what a replica presents verifies by a caBundle: before one of the certificates expires nothing changes that.
+	verified map[string]time.Time
 
 	lag time.Duration // the longest that an API server lags behind
 	// What is left out to see that it is needed.
@@ -47,9 +50,11 @@ func newWorld(t *testing.T) *world {
 		now: start(), crash: -1, options: options(), lag: modelLag,
 		trusted: make([][]byte, 3), seenAt: make([]time.Time, 3), loadedAt: make([]time.Time, 2),
 		replicas: []*Serving{{}, {}},
+		verified: map[string]time.Time{},
 	}
 	w.options.CALifetime, w.options.LeafLifetime, w.options.Settle = 180*time.Second, 60*time.Second, modelSettle
 	w.options.Holds = func(_ context.Context, bundle []byte) (bool, error) { return bytes.Equal(bundle, w.caBundle), nil }
+	w.options.Trusted = func(context.Context) ([]byte, error) { return w.caBundle, nil }
 	write := func(do func() error) error {
 		w.crash--
 		if w.crash == -1 {
@@ -70,7 +75,7 @@ func newWorld(t *testing.T) *world {
 
 // reconcile is what the controller does: certificates, and then the webhook configurations. It ends where it is killed.
 func (w *world) reconcile(ctx context.Context) {
-	result, err := Ensure(ctx, w.client, w.options, w.now)
+	result, err := Ensure(ctx, w.client, w.options, w.now.Add(w.skew))
 	if err == nil {
 		w.caBundle = result.CABundle
 		if w.withoutOverlap {
@@ -108,16 +113,21 @@ func (w *world) spread(ctx context.Context, seldom func() bool) {
 // failure says which API server could not verify which replica; empty: all could.
 func (w *world) failure() string {
 	for i, bundle := range w.trusted {
-		roots := x509.NewCertPool()
-		roots.AppendCertsFromPEM(bundle)
 		for j, replica := range w.replicas {
 			served := replica.certificate.Load()
 			if served == nil {
 				return fmt.Sprintf("replica %d has no certificate", j)
 			}
-			if err := chain(served, roots, w.now); err != nil {
+			key := string(bundle) + string(bytes.Join(served.Certificate, nil))
+			if w.now.Before(w.verified[key]) {
+				continue
+			}
+			watched := &boundaries{now: w.now}
+			if err := verifyBy(served, watched.pool(bundle), w.options.Names, w.now); err != nil {
 				return fmt.Sprintf("after %s API server %d does not verify replica %d: %v", w.now.Sub(start()), i, j, err)
 			}
+			watched.add(served)
+			w.verified[key] = watched.next
 		}
 	}
 	return ""
@@ -173,7 +183,13 @@ func TestRotationNeverFailsAHandshake(t *testing.T) {
 			phase := w.phase(t.Context())
 			if second-lost > 60 && phase == PhaseStable && random.IntN(20) == 0 {
 				lost = second
-				w.remove(t.Context(), []string{"pillion-ca", "pillion-webhook-tls"}[random.IntN(2)])
+				secrets := []string{"pillion-ca", "pillion-webhook-tls"}
+				if which := random.IntN(3); which < 2 {
+					secrets = secrets[which : which+1]
+				}
+				for _, secret := range secrets {
+					w.remove(t.Context(), secret)
+				}
 			}
 			if phase == PhaseStable && before == PhaseRetire {
 				replaced++
@@ -186,6 +202,43 @@ func TestRotationNeverFailsAHandshake(t *testing.T) {
 		if replaced == 0 {
 			t.Fatalf("seed %d: no CA was replaced", seed)
 		}
+	}
+}
+
+// A clock of the controller's that says nonsense for a while fails no handshake: what it has made is not taken by replicas whose clocks
+// are right, and what they serve stays trusted.
+func TestTheControllersClockMaySayNonsenseForAWhile(t *testing.T) {
+	for name, skew := range map[string]time.Duration{
+		"half an hour ahead": 30 * time.Minute, "years ahead": 5 * 365 * day,
+		"a minute behind": -90 * time.Second, "years behind": -5 * 365 * day,
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(2) {
+				random := rand.New(rand.NewPCG(seed, 3))
+				w, until, next, times := newWorld(t), 0, 20, 0
+				failure := w.run(t.Context(), 330, random, func(second int) {
+					switch {
+					case second > 220 && w.skew == 0: // it is right, and CAs are replaced as ever
+					case second == until:
+						w.skew, next = 0, second+50+random.IntN(40)
+					case second == next:
+						w.skew, until = skew, second+1+random.IntN(8)
+						times++
+					}
+				})
+				if failure != "" {
+					t.Fatalf("seed %d: %s", seed, failure)
+				}
+				if times < 2 {
+					t.Fatalf("seed %d: the clock was wrong %d times", seed, times)
+				}
+				for _, one := range ensure(t, w.client, w.options, w.now).Certificates {
+					if one.Role == RoleCA && one.Certificate.NotBefore.Add(backdate).Before(w.now.Add(-modelSettle-w.options.CALifetime*2/3)) {
+						t.Errorf("the CA is from %s and was not renewed", one.Certificate.NotBefore.Add(backdate))
+					}
+				}
+			}
+		})
 	}
 }
 

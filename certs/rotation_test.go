@@ -68,7 +68,7 @@ func TestACAIsReplacedInPhases(t *testing.T) {
 
 func TestWhatIsWrittenDownIsReadBack(t *testing.T) {
 	ca, next := newCA(t, []string{serviceName}, start()), newCA(t, []string{serviceName}, start())
-	cross, err := crossSign(next, ca)
+	cross, err := crossSign(next.Certificate, ca)
 	if err != nil {
 		t.Fatal(err)
 	}

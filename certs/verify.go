@@ -148,10 +148,15 @@ func namesOf(certificate *x509.Certificate) []string {
 // renewAt is when a certificate is to be renewed: when two thirds of its life, counted from when it was issued, have passed, but for
 // some jitter.
 func renewAt(certificate *x509.Certificate) time.Time {
-	issued := certificate.NotBefore.Add(backdate)
-	if issued.After(certificate.NotAfter) {
-		issued = certificate.NotBefore
-	}
+	issued := IssuedAt(certificate)
 	life := certificate.NotAfter.Sub(issued)
 	return issued.Add(life*2/3 - jitter(certificate, life))
+}
+
+// IssuedAt is when a certificate was made, if it was made here: it is backdated.
+func IssuedAt(certificate *x509.Certificate) time.Time {
+	if issued := certificate.NotBefore.Add(backdate); !issued.After(certificate.NotAfter) {
+		return issued
+	}
+	return certificate.NotBefore
 }

@@ -102,6 +102,16 @@ func lasting(least, most time.Duration) func(any) error {
 	}
 }
 
+// wholeSeconds is lasting, for what the API holds in seconds.
+func wholeSeconds(least, most time.Duration) func(any) error {
+	return func(value any) error {
+		if d := value.(time.Duration); d%time.Second != 0 {
+			return fmt.Errorf("%s is not a number of whole seconds", shortDuration(d))
+		}
+		return lasting(least, most)(value)
+	}
+}
+
 // address checks what a process listens on. A name would be looked up and is refused.
 func address(value any) error {
 	host, port, err := net.SplitHostPort(value.(string))
@@ -171,6 +181,15 @@ const (
 	hostPattern = `[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:[0-9]{1,5})?`
 	pathPattern = `(/[a-z0-9]+([._-]+[a-z0-9]+)*)*`
 )
+
+// issuer checks a reference to an issuer of cert-manager.
+func issuer(value any) error {
+	pattern := `^[A-Z][A-Za-z0-9]{0,62}(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*/[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`
+	if !regexp.MustCompile(pattern).MatchString(value.(string)) {
+		return fmt.Errorf("%q is not KIND/NAME or KIND.GROUP/NAME, for example ClusterIssuer/internal", value)
+	}
+	return nil
+}
 
 func registry(value any) error {
 	if !regexp.MustCompile(`^` + hostPattern + pathPattern + `$`).MatchString(value.(string)) {

@@ -73,6 +73,14 @@ type Webhook struct {
 	// MaxBodyBytes bounds the body of a request.
 	MaxBodyBytes int64
 
+	// ClientCA is a PEM file of CAs that sign the certificates of API servers, ClientNames are names that those may have. Empty: API
+	// servers present none; any name.
+	ClientCA    string
+	ClientNames []string
+
+	// MaxRequestsInFlight and MaxBytesInFlight bound what is read and answered at a time, MaxConnections what is open.
+	MaxRequestsInFlight, MaxBytesInFlight, MaxConnections int64
+
 	// ReadHeaderTimeout, ReadTimeout, WriteTimeout and IdleTimeout bound connections.
 	ReadHeaderTimeout, ReadTimeout, WriteTimeout, IdleTimeout time.Duration
 
@@ -91,6 +99,13 @@ type Controller struct {
 	// LeaderElection lets several controllers run, of which one works.
 	LeaderElection bool
 
+	// LeaseDuration is how long the others wait for a leader that is silent, RenewDeadline how long a leader tries to renew its
+	// Lease before it ends, RetryPeriod the time between two tries.
+	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
+
+	// SelfCheckInterval is how often the whole path is proved by a Pod that is not stored. Zero: never.
+	SelfCheckInterval time.Duration
+
 	// Service is where the API server reaches the webhook. It is the zero Service where WebhookURL is set.
 	Service Service
 
@@ -107,8 +122,14 @@ type Service struct {
 // String returns the Service as it is written in the configuration.
 func (s Service) String() string { return fmt.Sprintf("%s:%d", s.Name, s.Port) }
 
-// Certs is the configuration of the built-in CA.
+// Certs is the configuration of certificates.
 type Certs struct {
+	// Mode is auto, builtin or cert-manager: who issues the serving certificate.
+	Mode string
+
+	// Issuer is the issuer of cert-manager, KIND/NAME or KIND.GROUP/NAME. Empty: one that Pillion makes.
+	Issuer string
+
 	// CASecret names the Secret with the CA.
 	CASecret string
 
@@ -166,6 +187,12 @@ func (c Config) conflicts() []conflict {
 			message: fmt.Sprintf("is webhook.certificateSecret too, %q: the webhook must not read the CA's key", c.Certs.CASecret),
 		})
 	}
+	if c.Certs.Mode == "builtin" && c.Certs.Issuer != "" {
+		conflicts = append(conflicts, conflict{
+			keys:    []string{"certs.issuer", "certs.mode"},
+			message: "names an issuer of cert-manager, which certs.mode, builtin, does not use: leave one of them out",
+		})
+	}
 	if c.Certs.LeafLifetime > c.Certs.CALifetime/2 {
 		conflicts = append(conflicts, conflict{
 			keys: []string{"certs.leafLifetime", "certs.caLifetime"},
@@ -180,6 +207,7 @@ func (c Config) conflicts() []conflict {
 				"API servers have seen the next one", shortDuration(c.Certs.Settle), shortDuration(c.Certs.LeafLifetime)),
 		})
 	}
+	conflicts = append(conflicts, c.Controller.leaseConflicts()...)
 	if c.Webhook.ReadHeaderTimeout > c.Webhook.ReadTimeout {
 		conflicts = append(conflicts, conflict{
 			keys: []string{"webhook.readHeaderTimeout", "webhook.readTimeout"},
@@ -187,11 +215,45 @@ func (c Config) conflicts() []conflict {
 				shortDuration(c.Webhook.ReadHeaderTimeout), shortDuration(c.Webhook.ReadTimeout)),
 		})
 	}
+	if c.Webhook.MaxBytesInFlight < c.Webhook.MaxBodyBytes {
+		conflicts = append(conflicts, conflict{
+			keys: []string{"webhook.maxBytesInFlight", "webhook.maxBodyBytes"},
+			message: fmt.Sprintf("%d is less than webhook.maxBodyBytes, %d: such a body could never be read",
+				c.Webhook.MaxBytesInFlight, c.Webhook.MaxBodyBytes),
+		})
+	}
+	if len(c.Webhook.ClientNames) > 0 && c.Webhook.ClientCA == "" {
+		conflicts = append(conflicts, conflict{
+			keys:    []string{"webhook.clientNames", "webhook.clientCA"},
+			message: "is set without webhook.clientCA, by which clients are verified: set both, or neither",
+		})
+	}
 	if c.Webhook.LiveReadTimeout >= c.Webhook.WriteTimeout {
 		conflicts = append(conflicts, conflict{
 			keys: []string{"webhook.liveReadTimeout", "webhook.writeTimeout"},
 			message: fmt.Sprintf("%s is not less than webhook.writeTimeout, %s: the answer could not be written any more",
 				shortDuration(c.Webhook.LiveReadTimeout), shortDuration(c.Webhook.WriteTimeout)),
+		})
+	}
+	return conflicts
+}
+
+// leaseConflicts finds what would let two controllers lead at once, or a leader end for one request that is slow.
+func (c *Controller) leaseConflicts() []conflict {
+	var conflicts []conflict
+	if c.RenewDeadline >= c.LeaseDuration {
+		conflicts = append(conflicts, conflict{
+			keys: []string{"controller.renewDeadline", "controller.leaseDuration"},
+			message: fmt.Sprintf("%s is not less than controller.leaseDuration, %s: a leader that cannot renew its Lease would work on "+
+				"while another takes over", shortDuration(c.RenewDeadline), shortDuration(c.LeaseDuration)),
+		})
+	}
+	// client-go waits up to 1.2 times as long (JitterFactor of its leader election).
+	if longest := c.RetryPeriod * 6 / 5; c.RenewDeadline <= longest {
+		conflicts = append(conflicts, conflict{
+			keys: []string{"controller.retryPeriod", "controller.renewDeadline"},
+			message: fmt.Sprintf("%s is too long for controller.renewDeadline, %s: up to 1.2 times as long passes between two tries, and "+
+				"there has to be time for a second", shortDuration(c.RetryPeriod), shortDuration(c.RenewDeadline)),
 		})
 	}
 	return conflicts

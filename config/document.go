@@ -53,7 +53,8 @@ const documentHead = "<!-- Written by `go test ./config -update` from the table 
 	"It is strict. A process does not start, and says all that is wrong at once, where a key, flag or `PILLION_` variable is\n" +
 	"unknown, empty, given twice, of the wrong type or out of range; an empty list in the file, `[]`, is a value. Keys of the file\n" +
 	"are case-sensitive. In flags and variables the items of a list are joined by commas. A list replaces that of the source\n" +
-	"before it. The last of several flags counts, but those of a list add up.\n\n" +
+	"before it. The last of several flags counts, but those of a list add up. All is read at the start: restart a process whose\n" +
+	"settings you change.\n\n" +
 	"Variables that Kubernetes sets for a Service called `pillion-…`, such as `PILLION_WEBHOOK_SERVICE_HOST`, are passed over.\n"
 
 func (k key) documentedDefault() string {

@@ -128,7 +128,8 @@ func fromNode(key key, node *yaml.Node) (any, error) {
 		}
 		return nil, fmt.Errorf("%s; write a whole number", describe(node))
 	case time.Duration:
-		if isScalar(node, tagString) {
+		isOff := key.off != "" && isScalar(node, tagInt) && node.Value == "0"
+		if isScalar(node, tagString) || isOff {
 			return parse(key, node.Value)
 		}
 		return nil, fmt.Errorf("%s; write a duration, for example 500ms, 10s or 1h30m", describe(node))

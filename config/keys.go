@@ -37,7 +37,7 @@ type key struct {
 	check  func(value any) error
 	usage  string
 	groups []Group
-	// off is a word that stands for the empty string, where that says "nothing of the kind".
+	// off is a word that stands for the empty string, or for no time at all, where that says "nothing of the kind".
 	off string
 }
 
@@ -64,7 +64,7 @@ func keys() []key {
 		{
 			path: "excludedNamespaces", value: []string{"kube-system", "kube-public", "kube-node-lease", "cert-manager"},
 			check: each(dnsLabel), groups: []Group{Decisions},
-			usage: "namespaces whose Pods are never touched; Pillion's own is always one",
+			usage: "namespaces whose Pods are never touched, such as those of CNI, CSI and DNS; Pillion's own is always one",
 		},
 		{
 			path: "images.registry", value: "", check: registry, groups: []Group{Decisions},
@@ -135,6 +135,26 @@ func keys() []key {
 			usage: "largest body of a request, in bytes",
 		},
 		{
+			path: "webhook.clientCA", value: "", check: notBlank, groups: []Group{WebhookServer},
+			usage: "PEM file of CAs: API servers have to present a certificate that one of them has signed; default: they need none",
+		},
+		{
+			path: "webhook.clientNames", value: []string{}, check: each(notBlank), groups: []Group{WebhookServer},
+			usage: "names of which such a certificate has to have one, as common name or DNS name; default: any will do",
+		},
+		{
+			path: "webhook.maxRequestsInFlight", value: int64(600), check: between(1, 100_000), groups: []Group{WebhookServer},
+			usage: "requests to read and answer at a time; more are refused with HTTP 429 and asked again",
+		},
+		{
+			path: "webhook.maxBytesInFlight", value: int64(28 << 20), check: between(64<<10, 8<<30), groups: []Group{WebhookServer},
+			usage: "bytes that the bodies of these may have together",
+		},
+		{
+			path: "webhook.maxConnections", value: int64(1024), check: between(16, 1<<16), groups: []Group{WebhookServer},
+			usage: "connections that may be open; one more takes the place of one that is not used",
+		},
+		{
 			path: "webhook.readHeaderTimeout", value: 5 * time.Second, check: lasting(100*time.Millisecond, time.Minute),
 			groups: []Group{WebhookServer},
 			usage:  "time that the headers of a request may take",
@@ -161,7 +181,7 @@ func keys() []key {
 		},
 		{
 			path: "webhook.drainDelay", value: 5 * time.Second, check: lasting(0, 5*time.Minute), groups: []Group{WebhookServer},
-			usage: "time to serve on after SIGTERM, for the Service to send requests elsewhere",
+			usage: "time to serve on after SIGTERM, for the Service to send requests elsewhere; unused connections are kept as long again",
 		},
 		{
 			path: "webhook.shutdownTimeout", value: 10 * time.Second, check: lasting(time.Second, 5*time.Minute),
@@ -182,6 +202,27 @@ func keys() []key {
 			usage: "let one of several controllers work, by a Lease in Pillion's namespace",
 		},
 		{
+			path: "controller.leaseDuration", value: 15 * time.Second, check: wholeSeconds(2*time.Second, 5*time.Minute),
+			groups: []Group{ControllerManager},
+			usage:  "how long the others wait for a leader that is silent before one of them takes over, in whole seconds",
+		},
+		{
+			path: "controller.renewDeadline", value: 10 * time.Second, check: lasting(time.Second, 5*time.Minute),
+			groups: []Group{ControllerManager},
+			usage:  "how long the leader tries to renew its Lease before it gives up and ends; less than controller.leaseDuration",
+		},
+		{
+			path: "controller.retryPeriod", value: 2 * time.Second, check: lasting(100*time.Millisecond, time.Minute),
+			groups: []Group{ControllerManager},
+			usage:  "time between two tries to get or renew the Lease",
+		},
+		{
+			path: "controller.selfCheckInterval", value: time.Minute, check: lasting(time.Second, time.Hour), off: "none",
+			groups: []Group{ControllerManager},
+			usage: "how often the whole path is proved by a dry run of a Pod in namespace pillion-selfcheck, sooner after something " +
+				"failed or changed; 0 or none: never",
+		},
+		{
 			path: "controller.service", value: Service{Name: "pillion-webhook", Port: 443}, check: service,
 			groups: []Group{ControllerManager},
 			usage:  "Service in Pillion's namespace that the API server reaches the webhook by, NAME:PORT",
@@ -191,6 +232,15 @@ func keys() []key {
 			usage: "URL that the API server reaches the webhook by instead, for development: https://127.0.0.1:9443",
 		},
 
+		{
+			path: "certs.mode", value: "auto", check: oneOf("auto", "builtin", "cert-manager"), groups: []Group{ControllerManager},
+			usage: "who issues the serving certificate: builtin, cert-manager, or auto, which is cert-manager where the cluster has its API",
+		},
+		{
+			path: "certs.issuer", value: "", check: issuer, groups: []Group{ControllerManager},
+			usage: "issuer of cert-manager that is used instead of one that Pillion makes, KIND/NAME or KIND.GROUP/NAME, for example " +
+				"ClusterIssuer/internal; an Issuer has to be in Pillion's namespace",
+		},
 		{
 			path: "certs.caSecret", value: "pillion-ca", check: dnsName, groups: []Group{ControllerManager},
 			usage: "name of the Secret with the built-in CA",
@@ -264,7 +314,7 @@ func (k key) isUnset(value any, c Config) bool {
 }
 
 func (k key) validate(value any) error {
-	if value == "" && k.off != "" || k.check == nil {
+	if k.off != "" && (value == "" || value == time.Duration(0)) || k.check == nil {
 		return nil
 	}
 	return k.check(value)

@@ -124,8 +124,13 @@ func TestChecks(t *testing.T) {
 		"webhook.maxBodyBytes": {
 			good: []any{int64(64 << 10), int64(64 << 20)}, bad: []any{int64(64<<10 - 1), int64(64<<20 + 1), int64(-1)},
 		},
-		"webhook.drainDelay":  {good: []any{time.Duration(0), 5 * time.Minute}, bad: []any{-time.Second, 5*time.Minute + 1}},
-		"webhook.readTimeout": {good: []any{100 * time.Millisecond, time.Minute}, bad: []any{time.Duration(0), time.Minute + 1}},
+		"webhook.clientCA":            {good: []any{"/etc/ca.crt"}, bad: []any{" ", "a\n"}},
+		"webhook.clientNames":         {good: []any{[]string{}, []string{"kube-apiserver"}}, bad: []any{[]string{""}, []string{"a", "a"}}},
+		"webhook.maxRequestsInFlight": {good: []any{int64(1), int64(600)}, bad: []any{int64(0), int64(-1)}},
+		"webhook.maxBytesInFlight":    {good: []any{int64(64 << 10)}, bad: []any{int64(64<<10 - 1)}},
+		"webhook.maxConnections":      {good: []any{int64(16), int64(65536)}, bad: []any{int64(15), int64(0)}},
+		"webhook.drainDelay":          {good: []any{time.Duration(0), 5 * time.Minute}, bad: []any{-time.Second, 5*time.Minute + 1}},
+		"webhook.readTimeout":         {good: []any{100 * time.Millisecond, time.Minute}, bad: []any{time.Duration(0), time.Minute + 1}},
 		"controller.service": {
 			good: []any{Service{"a", 1}, Service{"a-b", 65535}},
 			bad:  []any{Service{"a", 0}, Service{"a", 65536}, Service{"", 443}, Service{"1a", 443}, Service{"a.b", 443}},
@@ -136,6 +141,17 @@ func TestChecks(t *testing.T) {
 				"http://a", "https://", "https://u:p@a", "https://a?b", "https://a?", "https://a#b", "https://a#", "https://a:0",
 				"https://a:65536", "a", "https://a\n", "https://:443",
 			},
+		},
+		"controller.leaseDuration": {
+			good: []any{2 * time.Second, 5 * time.Minute}, bad: []any{time.Duration(0), time.Second, 2500 * time.Millisecond, 6 * time.Minute},
+		},
+		"controller.renewDeadline":     {good: []any{time.Second, 1500 * time.Millisecond}, bad: []any{time.Duration(0), 6 * time.Minute}},
+		"controller.retryPeriod":       {good: []any{100 * time.Millisecond, time.Minute}, bad: []any{time.Duration(0), -time.Second}},
+		"controller.selfCheckInterval": {good: []any{time.Duration(0), time.Second, time.Hour}, bad: []any{-time.Second, 10 * time.Millisecond, 2 * time.Hour}},
+		"certs.mode":                   {good: []any{"auto", "builtin", "cert-manager"}, bad: []any{"", "Auto", "certmanager"}},
+		"certs.issuer": {
+			good: []any{"Issuer/a", "ClusterIssuer/a.b-c", "AWSPCAClusterIssuer.awspca.cert-manager.io/root"},
+			bad:  []any{"a", "/a", "Issuer/", "issuer/a", "Issuer/A", "Issuer/a/b", "Issuer./a", "Issuer.x_y/a", "Issuer /a"},
 		},
 		"certs.caLifetime": {good: []any{24 * time.Hour, 87600 * time.Hour}, bad: []any{8 * time.Second, 87601 * time.Hour}},
 	}

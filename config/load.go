@@ -303,6 +303,9 @@ func parse(key key, text string) (any, error) {
 		}
 		return n, nil
 	case time.Duration:
+		if key.off != "" && text == key.off {
+			return time.Duration(0), nil
+		}
 		return parseDuration(text)
 	case []string:
 		list := strings.Split(text, ",")

@@ -29,16 +29,18 @@ func defaults() Config {
 		WebhookConfiguration: "pillion",
 		Webhook: Webhook{
 			ListenAddress: ":9443", HealthAddress: ":8081", MetricsAddress: ":8083",
-			CertificateSecret: "pillion-webhook-tls", MaxBodyBytes: 7 << 20,
+			CertificateSecret: "pillion-webhook-tls", MaxBodyBytes: 7 << 20, ClientNames: []string{},
+			MaxRequestsInFlight: 600, MaxBytesInFlight: 28 << 20, MaxConnections: 1024,
 			ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 15 * time.Second,
 			IdleTimeout: 2 * time.Minute, LiveReadTimeout: time.Second,
 			DrainDelay: 5 * time.Second, ShutdownTimeout: 10 * time.Second,
 		},
 		Controller: Controller{
 			HealthAddress: ":8082", MetricsAddress: ":8084", LeaderElection: true,
+			LeaseDuration: 15 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: 2 * time.Second, SelfCheckInterval: time.Minute,
 			Service: Service{Name: "pillion-webhook", Port: 443},
 		},
-		Certs: Certs{CASecret: "pillion-ca", CALifetime: 365 * 24 * time.Hour, LeafLifetime: 7 * 24 * time.Hour, Settle: 2 * time.Minute},
+		Certs: Certs{Mode: "auto", CASecret: "pillion-ca", CALifetime: 365 * 24 * time.Hour, LeafLifetime: 7 * 24 * time.Hour, Settle: 2 * time.Minute},
 	}
 }
 
@@ -118,6 +120,25 @@ controller:
 				c.Webhook.DrainDelay, c.Webhook.IdleTimeout, c.Webhook.ReadTimeout = 2*time.Second, 3*time.Second, 6*time.Second
 				c.Controller.LeaderElection = false
 			},
+		},
+		"leader election has times of its own": {
+			given: given{file: "controller: {leaseDuration: 30s, renewDeadline: 20s, retryPeriod: 1.5s, selfCheckInterval: 5m}"},
+			want: func(c *Config) {
+				c.Controller.LeaseDuration, c.Controller.RenewDeadline = 30*time.Second, 20*time.Second
+				c.Controller.RetryPeriod, c.Controller.SelfCheckInterval = 1500*time.Millisecond, 5*time.Minute
+			},
+		},
+		"no self-check, by a word": {
+			given: given{environ: []string{"PILLION_CONTROLLER_SELF_CHECK_INTERVAL=none"}},
+			want:  func(c *Config) { c.Controller.SelfCheckInterval = 0 },
+		},
+		"no self-check, by a number in the file": {
+			given: given{file: "controller: {selfCheckInterval: 0}"},
+			want:  func(c *Config) { c.Controller.SelfCheckInterval = 0 },
+		},
+		"no self-check, by a flag": {
+			given: given{file: "controller: {selfCheckInterval: 5m}", flags: []string{"--controller-self-check-interval=0s"}},
+			want:  func(c *Config) { c.Controller.SelfCheckInterval = 0 },
 		},
 		"flags of a list add up, a bare bool is true": {
 			given: given{
@@ -323,6 +344,30 @@ webhookConfiguration: 1.5
 				`config.yaml:4: webhook.readHeaderTimeout: 11s is more than webhook.readTimeout, 10s, which covers it`,
 				`config.yaml:5: webhook.liveReadTimeout: 2s is not less than webhook.writeTimeout, 2s: the answer could not be ` +
 					`written any more`,
+			},
+		},
+		"a leader that would work on while another takes over": {
+			given: given{file: "controller: {renewDeadline: 15s}"},
+			want: []string{
+				`config.yaml:1: controller.renewDeadline: 15s is not less than controller.leaseDuration, 15s: a leader that cannot renew its ` +
+					`Lease would work on while another takes over`,
+			},
+		},
+		"a leader that would end for one request that is slow": {
+			given: given{
+				file:    "controller: {leaseDuration: 20s, renewDeadline: 15s}",
+				environ: []string{"PILLION_CONTROLLER_RETRY_PERIOD=12.5s"},
+			},
+			want: []string{
+				`PILLION_CONTROLLER_RETRY_PERIOD: controller.retryPeriod: 12.5s is too long for controller.renewDeadline, 15s: up to 1.2 ` +
+					`times as long passes between two tries, and there has to be time for a second`,
+			},
+		},
+		"a lease that the API cannot hold, and a number that is no time": {
+			given: given{file: "controller: {leaseDuration: 12500ms,\n selfCheckInterval: 60}"},
+			want: []string{
+				`config.yaml:1: controller.leaseDuration: 12.5s is not a number of whole seconds`,
+				`config.yaml:2: controller.selfCheckInterval: is the number 60; write a duration, for example 500ms, 10s or 1h30m`,
 			},
 		},
 		"a conflict is not told where one of its values is wrong by itself": {

@@ -140,6 +140,17 @@ func (c *catalog) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile
 	return reconcile.Result{}, nil
 }
 
+// profiles returns what all profiles compile to by themselves.
+func (c *catalog) profiles() []*profiles.Profile {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	all := make([]*profiles.Profile, 0, len(c.compiled))
+	for _, compiled := range c.compiled {
+		all = append(all, compiled.profile)
+	}
+	return all
+}
+
 // objects returns all profiles. Nothing of them is changed or kept.
 func (c *catalog) objects(ctx context.Context) ([]profileObject, error) {
 	cluster, namespaced := &v1alpha1.ClusterPatternProfileList{}, &v1alpha1.PatternProfileList{}

@@ -1,12 +1,18 @@
 package controller
 
 import (
+	"bytes"
+	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/pillion-dev/pillion/certs"
 )
@@ -16,23 +22,91 @@ func TestCertificatesAreLookedAtAgainInTime(t *testing.T) {
 		lifetime time.Duration
 		want     time.Duration
 	}{
-		"when they are due":                  {lifetime: 6 * time.Minute, want: 4 * time.Minute},
-		"before, for the clock could be set": {lifetime: 7 * 24 * time.Hour, want: 10 * time.Minute},
-		"not without a pause":                {lifetime: time.Second, want: time.Second},
+		"when they are due":                        {lifetime: 6 * time.Minute, want: 4 * time.Minute},
+		"before, to tell that they are in order":   {lifetime: 7 * 24 * time.Hour, want: checkCertificates},
+		"not without a pause if they live shortly": {lifetime: time.Second, want: 666 * time.Millisecond},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			r := newCertificateReconciler(t, test.lifetime)
-			result, err := r.Reconcile(t.Context(), one())
-			if err != nil {
+			if _, err := r.Reconcile(t.Context(), one()); err != nil {
 				t.Fatal(err)
 			}
 			early := test.lifetime / 20 // by chance
-			if result.RequeueAfter > test.want || result.RequeueAfter < min(test.want-early, test.want) {
-				t.Errorf("looked at again after %s, want %s", result.RequeueAfter, test.want)
+			due, _ := r.alarm.next(r.now())
+			if after := due.Sub(r.now()); after > test.want+time.Second || after < min(test.want-early, test.want) {
+				t.Errorf("looked at again after %s, want %s", after, test.want)
 			}
 		})
 	}
+}
+
+// What a suspended machine slept through, or the clock was set beyond, is due as soon as it wakes.
+func TestCertificatesAreRenewedByTheWallClock(t *testing.T) {
+	tests := map[string]struct {
+		jump time.Duration
+		want bool
+	}{
+		"the clock goes on":                    {jump: 0},
+		"the machine slept till after renewal": {jump: 5 * 24 * time.Hour, want: true},
+		"the machine slept for a while":        {jump: 5 * time.Minute},
+		"the clock is set back":                {jump: -2 * time.Hour, want: true},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				jumped := time.Duration(0)
+				r := newCertificateReconciler(t, 7*24*time.Hour)
+				r.now = func() time.Time { return time.Now().Add(jumped) }
+				r.alarm = newAlarm(r.now)
+				reconciled := 0
+				look := func() {
+					reconciled++
+					if _, err := r.Reconcile(t.Context(), one()); err != nil {
+						t.Error(err)
+					}
+				}
+				look()
+				queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
+				defer queue.ShutDown()
+				if err := r.alarm.source().Start(ctx, queue); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				jumped = test.jump
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				if rang := queue.Len() > 0; rang != test.want {
+					t.Fatalf("looked at again within seconds: %v, want %v", rang, test.want)
+				}
+				if !test.want {
+					time.Sleep(checkCertificates)
+					synctest.Wait()
+					if queue.Len() == 0 {
+						t.Error("never looked at again")
+					}
+					return
+				}
+				before := r.leaf(t)
+				look()
+				if test.jump > 0 && bytes.Equal(before, r.leaf(t)) {
+					t.Error("the certificate was not renewed")
+				}
+			})
+		})
+	}
+}
+
+// leaf returns the serving certificate.
+func (r *certificateReconciler) leaf(t *testing.T) []byte {
+	t.Helper()
+	secret := &corev1.Secret{}
+	if err := r.client.Get(t.Context(), client.ObjectKey{Namespace: "pillion-system", Name: "pillion-webhook-tls"}, secret); err != nil {
+		t.Fatal(err)
+	}
+	return secret.Data[certs.CertificateKey]
 }
 
 func TestTheCABundleIsHandedOnWhenItChanges(t *testing.T) {
@@ -59,7 +133,7 @@ func newCertificateReconciler(t *testing.T, lifetime time.Duration) *certificate
 	if err := corev1.AddToScheme(scheme); err != nil {
 		t.Fatal(err)
 	}
-	now := time.Date(2026, time.November, 21, 9, 0, 0, 0, time.UTC)
+	now := func() time.Time { return time.Date(2026, time.November, 21, 9, 0, 0, 0, time.UTC) }
 	return &certificateReconciler{
 		client: fake.NewClientBuilder().WithScheme(scheme).Build(),
 		options: certs.Options{
@@ -67,6 +141,7 @@ func newCertificateReconciler(t *testing.T, lifetime time.Duration) *certificate
 			Names: []string{"pillion-webhook.pillion-system.svc"}, LeafLifetime: lifetime,
 		},
 		bundle: newBundle(),
-		now:    func() time.Time { return now },
+		alarm:  newAlarm(now),
+		now:    now,
 	}
 }

@@ -3,10 +3,13 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -21,6 +24,9 @@ type configurationKind[E any] struct {
 	webhooks func(client.Object) *[]E
 	compile  func(*profiles.Plan, target, []string) []E
 	nameOf   func(*E) string
+	// clientConfig is how the webhook of an entry is called, pending the entry for nothing.
+	clientConfig func(*E) *admissionregistrationv1.WebhookClientConfig
+	pending      func(target) E
 }
 
 func mutatingKind() configurationKind[admissionregistrationv1.MutatingWebhook] {
@@ -32,6 +38,10 @@ func mutatingKind() configurationKind[admissionregistrationv1.MutatingWebhook] {
 		},
 		compile: compileWebhooks,
 		nameOf:  func(webhook *admissionregistrationv1.MutatingWebhook) string { return webhook.Name },
+		clientConfig: func(webhook *admissionregistrationv1.MutatingWebhook) *admissionregistrationv1.WebhookClientConfig {
+			return &webhook.ClientConfig
+		},
+		pending: pendingWebhook,
 	}
 }
 
@@ -44,6 +54,10 @@ func validatingKind() configurationKind[admissionregistrationv1.ValidatingWebhoo
 		},
 		compile: compileValidations,
 		nameOf:  func(webhook *admissionregistrationv1.ValidatingWebhook) string { return webhook.Name },
+		clientConfig: func(webhook *admissionregistrationv1.ValidatingWebhook) *admissionregistrationv1.WebhookClientConfig {
+			return &webhook.ClientConfig
+		},
+		pending: pendingValidation,
 	}
 }
 
@@ -70,9 +84,16 @@ func (r *configurationReconciler[E]) Reconcile(ctx context.Context, _ reconcile.
 	if snapshot == nil {
 		return reconcile.Result{}, nil // the first one is an event
 	}
-	want, have := wanted(r.desired, r.kind, snapshot.Plan()), r.kind.webhooks(configuration)
-	if want == nil || equality.Semantic.DeepEqual(*have, want) {
+	have := r.kind.webhooks(configuration)
+	want := wanted(r.desired, r.kind, snapshot.Plan(), *have)
+	if want == nil {
 		return reconcile.Result{}, nil // the first CA bundle is an event
+	}
+	if want, err = withoutUnwoven(ctx, r.desired, r.kind, want, *have); err != nil {
+		return reconcile.Result{}, err
+	}
+	if asked := setInjection(configuration, r.desired.injectFrom()); !asked && equality.Semantic.DeepEqual(*have, want) {
+		return reconcile.Result{}, nil
 	}
 	*have = want
 	if err := r.client.Update(ctx, configuration); err != nil {
@@ -83,4 +104,27 @@ func (r *configurationReconciler[E]) Reconcile(ctx context.Context, _ reconcile.
 	}
 	log.FromContext(ctx).Info("Updated a webhook configuration", "kind", r.kind.kind, "name", r.desired.name, "entries", len(want))
 	return reconcile.Result{}, nil
+}
+
+// withoutUnwoven leaves out new entries that check what no entry weaves yet: until that stands they would refuse every Pod. Whether the
+// other configuration exists at all is another question, to which checking what there is stays the safe answer.
+func withoutUnwoven[E any](ctx context.Context, d *desired, kind configurationKind[E], want, have []E) ([]E, error) {
+	named := func(name string) func(E) bool { return func(webhook E) bool { return kind.nameOf(&webhook) == name } }
+	isNew := func(webhook E) bool {
+		return strings.HasPrefix(kind.nameOf(&webhook), verifyPrefix) && !slices.ContainsFunc(have, named(kind.nameOf(&webhook)))
+	}
+	if !slices.ContainsFunc(want, isNew) {
+		return want, nil
+	}
+	weaving, err := standing(ctx, d, mutatingKind())
+	if err != nil || weaving == nil {
+		return want, err
+	}
+	woven := sets.New[string]()
+	for _, webhook := range *mutatingKind().webhooks(weaving) {
+		woven.Insert(webhook.Name)
+	}
+	return slices.DeleteFunc(want, func(webhook E) bool {
+		return isNew(webhook) && !woven.Has(matchPrefix+strings.TrimPrefix(kind.nameOf(&webhook), verifyPrefix))
+	}), nil
 }

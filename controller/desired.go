@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -25,14 +26,31 @@ type desired struct {
 	target   target // without the CA bundle
 	excluded []string
 	bundle   *bundle
+	// secret is the one, NAMESPACE/NAME, from which cert-manager injects the CA bundle, where it does.
+	secret string
+	now    func() time.Time
 }
 
-// wanted returns the entries for a plan; none before the first certificate is there, without which no call could succeed.
-func wanted[E any](d *desired, kind configurationKind[E], p *profiles.Plan) []E {
+// injectFrom is the Secret from which cert-manager injects the CA bundle; empty: it is written here.
+func (d *desired) injectFrom() string {
+	if d.bundle.isInjected() {
+		return d.secret
+	}
+	return ""
+}
+
+// wanted returns the entries for a plan, where others stand; none before the first certificate is there, without which no call could
+// succeed.
+func wanted[E any](d *desired, kind configurationKind[E], p *profiles.Plan, have []E) []E {
 	to := d.target
-	if to.caBundle = d.bundle.get(); len(to.caBundle) == 0 {
+	trusted := d.bundle.get()
+	if len(trusted) == 0 {
 		return nil
 	}
+	if d.bundle.isInjected() {
+		return carryOver(kind, kind.compile(p, to, d.excluded), have, trusted, to, d.now())
+	}
+	to.caBundle = trusted
 	return kind.compile(p, to, d.excluded)
 }
 
@@ -68,7 +86,8 @@ func stands[E any](ctx context.Context, d *desired, kind configurationKind[E], p
 		return verdict{reason: ReasonWebhookConfigurationNotFound, message: fmt.Sprintf(
 			"%s %s does not exist: install it again, empty, and it will be filled.", kind.kind, d.name)}, nil
 	}
-	want, have := wanted(d, kind, p), *kind.webhooks(configuration)
+	have := *kind.webhooks(configuration)
+	want := wanted(d, kind, p, have)
 	indexIn := func(webhooks []E) int {
 		for i := range webhooks {
 			if kind.nameOf(&webhooks[i]) == name {
@@ -78,7 +97,7 @@ func stands[E any](ctx context.Context, d *desired, kind configurationKind[E], p
 		return -1
 	}
 	i, j := indexIn(want), indexIn(have)
-	if i < 0 || j < 0 || !equality.Semantic.DeepEqual(want[i], have[j]) {
+	if i < 0 || j < 0 || len(kind.clientConfig(&have[j]).CABundle) == 0 || !equality.Semantic.DeepEqual(want[i], have[j]) {
 		return verdict{reason: ReasonWebhookConfigurationPending, message: fmt.Sprintf(
 			"Entry %s of %s %s, by which the API server sends the Pods that match, is not in place.", name, kind.kind, d.name)}, nil
 	}
@@ -87,21 +106,32 @@ func stands[E any](ctx context.Context, d *desired, kind configurationKind[E], p
 
 // bundle is the CA bundle that certificates are kept under, and tells when it changes.
 type bundle struct {
-	value   atomic.Pointer[[]byte]
+	value   atomic.Pointer[trust]
 	changed *signal
+}
+
+// trust is what is to be trusted, in PEM, and whether cert-manager injects it where it is to stand.
+type trust struct {
+	certificates []byte
+	injected     bool
 }
 
 func newBundle() *bundle { return &bundle{changed: newSignal()} }
 
 func (b *bundle) get() []byte {
 	if value := b.value.Load(); value != nil {
-		return *value
+		return value.certificates
 	}
 	return nil
 }
 
-func (b *bundle) set(value []byte) {
-	if old := b.value.Swap(&value); old != nil && bytes.Equal(*old, value) {
+func (b *bundle) isInjected() bool {
+	value := b.value.Load()
+	return value != nil && value.injected
+}
+
+func (b *bundle) set(value trust) {
+	if old := b.value.Swap(&value); old != nil && bytes.Equal(old.certificates, value.certificates) && old.injected == value.injected {
 		return
 	}
 	b.changed.tell()

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -89,7 +90,7 @@ func TestASelectionIsServedOnlyOnceItsEntriesStand(t *testing.T) {
 				name:   "pillion", target: service(), excluded: excluded(), bundle: newBundle(),
 			}
 			if !test.noCA {
-				d.bundle.set(service().caBundle)
+				d.bundle.set(trust{certificates: service().caBundle})
 			}
 			got, err := d.serves(t.Context(), p, &p.Selections[0])
 			if err != nil {
@@ -99,6 +100,45 @@ func TestASelectionIsServedOnlyOnceItsEntriesStand(t *testing.T) {
 				t.Errorf("%+v, not %+v", got, test.want)
 			}
 		})
+	}
+}
+
+func TestWhatChecksIsWrittenAfterWhatWeaves(t *testing.T) {
+	plan := planOf(t, []v1alpha1.ClusterPatternProfile{enforcing(clusterProfile("audit", v1alpha1.FailurePolicyFail, "env=prod", ""))}, nil)
+	none := planOf(t, nil, nil)
+	verification := verifyEntryName(plan.Selections[0].ID())
+	scheme := runtime.NewScheme()
+	if err := admissionregistrationv1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		stands []client.Object
+		want   bool
+	}{
+		"not before that stands":                            {filled(none, service(), none, service()), false},
+		"once it stands":                                    {filled(plan, service(), none, service()), true},
+		"what stands is not taken out for lack of it":       {filled(none, service(), plan, service()), true},
+		"nor waits for a configuration that does not exist": {filled(none, service(), none, service())[1:], true},
+		"both stand": {filled(plan, service(), plan, service()), true},
+	} {
+		d := &desired{
+			reader: fake.NewClientBuilder().WithScheme(scheme).WithObjects(test.stands...).Build(),
+			name:   "pillion", target: service(), excluded: excluded(), bundle: newBundle(),
+		}
+		want := compileValidations(plan, service(), excluded())
+		all := len(want)
+		configuration, err := standing(t.Context(), d, validatingKind())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := withoutUnwoven(t.Context(), d, validatingKind(), want, *validatingKind().webhooks(configuration))
+		if err != nil {
+			t.Fatal(err)
+		}
+		has := slices.ContainsFunc(got, func(webhook admissionregistrationv1.ValidatingWebhook) bool { return webhook.Name == verification })
+		if has != test.want || (has && len(got) != all) || (!has && len(got) != all-1) {
+			t.Errorf("%s: %d entries of %d, the one that checks among them: %v", name, len(got), all, has)
+		}
 	}
 }
 

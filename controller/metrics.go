@@ -140,6 +140,9 @@ func (c *catalog) states(to map[profileState]bool) error {
 		return err
 	}
 	for _, o := range objects {
+		if isSelfCheck(o) { // it is nobody's, and has metrics of its own
+			continue
+		}
 		state := profileState{namespace: o.GetNamespace(), name: o.GetName(), ready: metav1.ConditionUnknown, reason: reasonPending}
 		if ready := meta.FindStatusCondition(o.status.Conditions, v1alpha1.ConditionReady); ready != nil {
 			state.ready, state.reason = ready.Status, ready.Reason

@@ -144,7 +144,8 @@ func (r *profileReconciler) changeFinalizers(
 
 // write writes the finalizer and the status if they have to change, unless somebody else changed the profile meanwhile.
 func (r *profileReconciler) write(ctx context.Context, o profileObject, seen *observation) (reconcile.Result, error) {
-	if len(seen.served.Problems) == 0 && !seen.served.Deleted { // somebody may come to ask for it
+	// Somebody may come to ask for it; but nothing is to wait for that of the self-check when Pillion is uninstalled.
+	if len(seen.served.Problems) == 0 && !seen.served.Deleted && !isSelfCheck(o) {
 		if result, err := r.changeFinalizers(ctx, o, controllerutil.AddFinalizer); err != nil || result.RequeueAfter > 0 {
 			return result, err
 		}

@@ -3,6 +3,7 @@
 package controller
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	"github.com/go-logr/logr"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
@@ -20,25 +22,32 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/discovery"
 	eventsclient "k8s.io/client-go/kubernetes/typed/events/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
+	crcontroller "sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/certs"
+	"github.com/pillion-dev/pillion/injectors"
+	"github.com/pillion-dev/pillion/profiles"
+	"github.com/pillion-dev/pillion/reconnect"
 )
 
 // LeaseName is the Lease in Options.Namespace that the leader among controllers holds.
@@ -64,9 +73,20 @@ type Options struct {
 
 	// LeaderElection lets several controllers run, of which one works.
 	LeaderElection bool
+	// LeaseDuration, RenewDeadline and RetryPeriod are client-go's of leader election; zero: 15, 10 and 2 seconds.
+	LeaseDuration, RenewDeadline, RetryPeriod time.Duration
+
+	// SelfCheckInterval is how often it is proved that Pods are woven, by a Pod that is not stored; zero: never. Decisions are the
+	// options that the webhook decides with, but for the excluded namespaces.
+	SelfCheckInterval time.Duration
+	Decisions         profiles.Options
+
 	// HealthAddress is where /healthz and /readyz are served, MetricsAddress where /metrics is, over HTTP. Empty: nowhere.
 	HealthAddress, MetricsAddress string
 
+	// CertificateMode says who issues the serving certificate; empty: CertificatesAuto. CertificateIssuer is the issuer of cert-manager,
+	// KIND/NAME or KIND.GROUP/NAME; empty: one that is made.
+	CertificateMode, CertificateIssuer string
 	// CALifetime, CertificateLifetime and CertificateSettle are the defaults of package certs where they are zero.
 	CALifetime, CertificateLifetime, CertificateSettle time.Duration
 
@@ -87,23 +107,19 @@ type Service struct {
 	Port int32
 }
 
-// Run keeps the cluster in order until the context ends, or leadership is lost, which is an error: whoever calls Run should end
-// the process then.
-func Run(ctx context.Context, restConfig *rest.Config, options Options) error {
-	if err := options.complete(); err != nil {
-		return err
-	}
+// assemble returns a manager with everything that keeps the cluster in order. It does not run yet.
+func assemble(restConfig *rest.Config, options Options, lock resourcelock.Interface) (manager.Manager, error) {
 	names, err := certs.Names(options.Namespace, options.Service.Name, options.WebhookURL)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	mgr, err := newManager(restConfig, options)
+	mgr, err := newManager(restConfig, options, lock)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	catalog, err := newCatalog(mgr.GetClient(), options.ExcludedNamespaces)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	bundle := newBundle()
 	desired := &desired{
@@ -113,6 +129,8 @@ func Run(ctx context.Context, restConfig *rest.Config, options Options) error {
 		target:   options.target(),
 		excluded: options.ExcludedNamespaces,
 		bundle:   bundle,
+		secret:   options.Namespace + "/" + options.CertificateSecret,
+		now:      options.Now,
 	}
 	if err := errors.Join(
 		addCertificates(mgr, options, names, desired),
@@ -122,10 +140,11 @@ func Run(ctx context.Context, restConfig *rest.Config, options Options) error {
 		addProfiles(mgr, desired, options),
 		addEvents(mgr, options),
 		addMetrics(mgr, catalog),
+		addSelfCheck(mgr, desired, options),
 	); err != nil {
-		return err
+		return nil, err
 	}
-	return mgr.Start(ctx)
+	return mgr, nil
 }
 
 // complete sets defaults and checks that nothing is missing.
@@ -146,9 +165,20 @@ func (o *Options) complete() error {
 	o.ExcludedNamespaces = append(slices.Clone(o.ExcludedNamespaces), o.Namespace)
 	slices.Sort(o.ExcludedNamespaces)
 	o.ExcludedNamespaces = slices.Compact(o.ExcludedNamespaces)
+	o.CertificateMode = cmp.Or(o.CertificateMode, CertificatesAuto)
+	if slices.Contains([]string{CertManagerSecret, certManagerCASecret}, o.CASecret) ||
+		slices.Contains([]string{CertManagerSecret, certManagerCASecret}, o.CertificateSecret) {
+		missing = append(missing, fmt.Errorf("the Secrets %s and %s are cert-manager's: name the CA's and the serving certificate's otherwise",
+			CertManagerSecret, certManagerCASecret))
+	}
 	o.Service.Port = cmp.Or(o.Service.Port, 443)
 	o.RecheckUsers = cmp.Or(o.RecheckUsers, 30*time.Second)
 	o.CountsInterval = cmp.Or(o.CountsInterval, 10*time.Second)
+	o.LeaseDuration = cmp.Or(o.LeaseDuration, 15*time.Second)
+	o.RenewDeadline = cmp.Or(o.RenewDeadline, 10*time.Second)
+	o.RetryPeriod = cmp.Or(o.RetryPeriod, 2*time.Second)
+	o.Decisions.ExcludedNamespaces = o.ExcludedNamespaces
+	o.Decisions.Images.Pillion = cmp.Or(o.Decisions.Images.Pillion, injectors.DefaultImages("").Pillion)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -167,10 +197,11 @@ func (o *Options) target() target {
 // newManager returns a manager whose cache holds profiles, the metadata of namespaces and the two webhook configurations. It
 // watches the latter by the field selector metadata.name, because permission to list and watch them is by name. Secrets are
 // read from the API server.
-func newManager(restConfig *rest.Config, options Options) (manager.Manager, error) {
+func newManager(restConfig *rest.Config, options Options, lock resourcelock.Interface) (manager.Manager, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
 		v1alpha1.AddToScheme, admissionregistrationv1.AddToScheme, corev1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme,
+		certmanagerv1.AddToScheme,
 	} {
 		if err := add(scheme); err != nil {
 			return nil, fmt.Errorf("register API types: %w", err)
@@ -178,8 +209,9 @@ func newManager(restConfig *rest.Config, options Options) (manager.Manager, erro
 	}
 	byName := fields.OneTermEqualSelector("metadata.name", options.WebhookConfiguration)
 	mgr, err := manager.New(restConfig, manager.Options{
-		Scheme: scheme,
-		Logger: options.Logger,
+		Scheme:         scheme,
+		MapperProvider: reconnect.Mapper,
+		Logger:         options.Logger,
 		Cache: cache.Options{
 			ReaderFailOnMissingInformer: true,
 			DefaultTransform:            strip,
@@ -190,12 +222,16 @@ func newManager(restConfig *rest.Config, options Options) (manager.Manager, erro
 		},
 		Client:                        client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}}}},
 		LeaderElection:                options.LeaderElection,
-		LeaderElectionID:              LeaseName,
-		LeaderElectionNamespace:       options.Namespace,
 		LeaderElectionReleaseOnCancel: true,
-		HealthProbeBindAddress:        cmp.Or(options.HealthAddress, "0"),
-		Metrics:                       metricsserver.Options{BindAddress: cmp.Or(options.MetricsAddress, "0")},
-		Controller:                    config.Controller{SkipNameValidation: new(true)}, // several may run in one process
+		LeaseDuration:                 &options.LeaseDuration,
+		RenewDeadline:                 &options.RenewDeadline,
+		RetryPeriod:                   &options.RetryPeriod,
+
+		LeaderElectionResourceLockInterface: lock,
+
+		HealthProbeBindAddress: cmp.Or(options.HealthAddress, "0"),
+		Metrics:                metricsserver.Options{BindAddress: cmp.Or(options.MetricsAddress, "0")},
+		Controller:             config.Controller{SkipNameValidation: new(true)}, // several may run in one process
 	})
 	if err != nil {
 		return nil, fmt.Errorf("prepare the controller: %w", err)
@@ -216,10 +252,20 @@ func strip(object any) (any, error) {
 
 // addCertificates keeps the certificate: from the start, when one of the Secrets or of the webhook configurations changes, and by time.
 func addCertificates(mgr manager.Manager, options Options, names []string, desired *desired) error {
-	controller := builder.ControllerManagedBy(mgr).Named("certificates").WatchesRawSource(once()).
+	issuer, err := addCertManager(mgr, options, names)
+	if err != nil {
+		return err
+	}
+	alarm, metrics, teller, err := certificateTellers(mgr, options)
+	if err != nil {
+		return err
+	}
+	controller := builder.ControllerManagedBy(mgr).Named("certificates").WithOptions(retrySoon()).
+		WatchesRawSource(once()).WatchesRawSource(alarm.source()).
 		Watches(mutatingKind().empty(), toOne()).
-		Watches(validatingKind().empty(), toOne())
-	for _, name := range []string{options.CASecret, options.CertificateSecret} {
+		Watches(validatingKind().empty(), toOne()).
+		WatchesRawSource(source.Channel(issuer.changed, toOne()))
+	for _, name := range []string{options.CASecret, options.CertificateSecret, CertManagerSecret} {
 		secrets, err := secretCache(mgr, options.Namespace, name)
 		if err != nil {
 			return err
@@ -237,17 +283,79 @@ func addCertificates(mgr manager.Manager, options Options, names []string, desir
 			LeafLifetime:      options.CertificateLifetime,
 			Settle:            options.CertificateSettle,
 			Holds: func(ctx context.Context, bundle []byte) (bool, error) {
-				return allHold(ctx, mgr.GetAPIReader(), options.WebhookConfiguration, bundle)
+				issued, _ := issuer.issues()
+				return allHold(ctx, mgr.GetAPIReader(), options.WebhookConfiguration, bundle, holdsFor(issued, options.Now()))
+			},
+			Trusted: func(ctx context.Context) ([]byte, error) {
+				held, err := caBundles(ctx, mgr.GetAPIReader(), options.WebhookConfiguration)
+				return bytes.Join(held, []byte("\n")), err
 			},
 		},
-		bundle: desired.bundle,
-		now:    options.Now,
+		bundle:      desired.bundle,
+		certManager: issuer,
+		alarm:       alarm,
+		metrics:     metrics,
+		teller:      teller,
+		now:         options.Now,
 	})
+}
+
+// certificateTellers returns what says when certificates are due, and what tells of them where the controller leads.
+func certificateTellers(mgr manager.Manager, options Options) (*alarm, *certificateMetrics, *certificateTeller, error) {
+	told, err := registerCertificates(metrics.Registry)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	events, err := eventsclient.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("prepare to write Events: %w", err)
+	}
+	teller := newCertificateTeller(newAnnouncer(events, options.Now, mgr.GetLogger().WithName("certificates")),
+		options.Namespace, options.CertificateSecret, options.Now)
+	forget := manager.RunnableFunc(func(ctx context.Context) error {
+		<-ctx.Done()
+		told.forget()
+		return nil
+	})
+	return newAlarm(options.Now), told, teller, errors.Join(mgr.Add(teller), mgr.Add(forget))
+}
+
+// retryFailed is how long at most is waited to do again what has failed: whatever the API server could not take for some time is done soon
+// after it can.
+const retryFailed = 5 * time.Second
+
+// retrySoon bounds the time between attempts that fail, which grows to a quarter of an hour by default.
+func retrySoon() crcontroller.Options {
+	return crcontroller.Options{
+		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](50*time.Millisecond, retryFailed),
+	}
+}
+
+// addCertManager has cert-manager issue the serving certificate where that is wanted: from the start, when what it issues changes, and by
+// time.
+func addCertManager(mgr manager.Manager, options Options, names []string) (*certManager, error) {
+	api, err := discovery.NewDiscoveryClientForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return nil, fmt.Errorf("prepare to look for cert-manager: %w", err)
+	}
+	issuer := newCertManager(options, names, mgr.GetAPIReader(), mgr.GetClient(), func() (bool, error) { return servesCertManager(api) })
+	issuer.filled = func(ctx context.Context) (bool, error) {
+		return allFilled(ctx, mgr.GetAPIReader(), options.WebhookConfiguration)
+	}
+	controller := builder.ControllerManagedBy(mgr).Named("cert-manager").WatchesRawSource(once())
+	for _, name := range []string{CertManagerSecret, certManagerCASecret} {
+		secrets, err := secretCache(mgr, options.Namespace, name)
+		if err != nil {
+			return nil, err
+		}
+		controller.WatchesRawSource(source.Kind[client.Object](secrets, &corev1.Secret{}, toOne()))
+	}
+	return issuer, controller.Complete(issuer)
 }
 
 // addCatalog keeps the catalog: when profiles change.
 func addCatalog(mgr manager.Manager, catalog *catalog) error {
-	return builder.ControllerManagedBy(mgr).Named("catalog").
+	return builder.ControllerManagedBy(mgr).Named("catalog").WithOptions(retrySoon()).
 		WatchesRawSource(once()). // where there is no profile, that is to be known, too
 		Watches(&v1alpha1.ClusterPatternProfile{}, toOne()).
 		Watches(&v1alpha1.PatternProfile{}, toOne()).
@@ -258,7 +366,11 @@ func addCatalog(mgr manager.Manager, catalog *catalog) error {
 func addConfiguration[E any](
 	mgr manager.Manager, desired *desired, kind configurationKind[E], changes ...chan event.GenericEvent,
 ) error {
-	controller := builder.ControllerManagedBy(mgr).Named(strings.ToLower(kind.kind)).Watches(kind.empty(), toOne())
+	controller := builder.ControllerManagedBy(mgr).Named(strings.ToLower(kind.kind)).WithOptions(retrySoon()).
+		Watches(kind.empty(), toOne())
+	if kind.kind == validatingKind().kind { // what checks follows what weaves
+		controller.Watches(mutatingKind().empty(), toOne())
+	}
 	for _, changed := range changes {
 		controller.WatchesRawSource(source.Channel(changed, toOne()))
 	}
@@ -288,13 +400,13 @@ func addProfiles(mgr manager.Manager, desired *desired, options Options) error {
 	told := &handler.EnqueueRequestForObject{}
 	return errors.Join(
 		mgr.Add(counter),
-		builder.ControllerManagedBy(mgr).Named("cluster-profiles").
+		builder.ControllerManagedBy(mgr).Named("cluster-profiles").WithOptions(retrySoon()).
 			For(&v1alpha1.ClusterPatternProfile{}).
 			Watches(mutating, cluster).
 			Watches(validating, cluster).
 			WatchesRawSource(source.Channel(desired.catalog.clusterChanged, told)).
 			Complete(reconcile.Func(r.reconcileCluster)),
-		builder.ControllerManagedBy(mgr).Named("profiles").
+		builder.ControllerManagedBy(mgr).Named("profiles").WithOptions(retrySoon()).
 			For(&v1alpha1.PatternProfile{}).
 			Watches(mutating, namespaced).
 			Watches(validating, namespaced).
@@ -328,6 +440,57 @@ func addMetrics(mgr manager.Manager, catalog *catalog) error {
 		<-ctx.Done()
 		return nil
 	}))
+}
+
+// addSelfCheck proves the whole path: from the start, by time, and when what it depends on has changed. It works where the controller
+// leads.
+func addSelfCheck(mgr manager.Manager, desired *desired, options Options) error {
+	events, err := eventsclient.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return fmt.Errorf("prepare to write Events: %w", err)
+	}
+	told, err := registerSelfCheck(metrics.Registry)
+	if err != nil {
+		return err
+	}
+	forget := manager.RunnableFunc(func(ctx context.Context) error {
+		<-ctx.Done()
+		told.forget()
+		return nil
+	})
+	if err := mgr.Add(forget); err != nil {
+		return fmt.Errorf("prepare the self-check: %w", err)
+	}
+	logger := mgr.GetLogger().WithName("self-check")
+	check := &selfCheck{
+		interval: options.SelfCheckInterval, client: mgr.GetClient(), live: mgr.GetAPIReader(),
+		catalog: desired.catalog, desired: desired, decisions: options.Decisions, excluded: options.ExcludedNamespaces,
+		namespace: options.Namespace, announcer: newAnnouncer(events, options.Now, logger), now: options.Now, logger: logger,
+		metrics: told, settle: settleSelfCheck,
+	}
+	controller := builder.ControllerManagedBy(mgr).Named("self-check").WatchesRawSource(once())
+	if check.interval == 0 {
+		return controller.Complete(check)
+	}
+	secrets, err := secretCache(mgr, options.Namespace, options.CertificateSecret)
+	if err != nil {
+		return err
+	}
+	named := func(name string) handler.EventHandler {
+		return handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
+			if o.GetName() != name || (o.GetNamespace() != "" && o.GetNamespace() != SelfCheckNamespace) {
+				return nil
+			}
+			return []reconcile.Request{one()}
+		})
+	}
+	return controller.
+		Watches(mutatingKind().empty(), toOne()).
+		Watches(validatingKind().empty(), toOne()).
+		Watches(&v1alpha1.PatternProfile{}, named(SelfCheckProfile), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		WatchesMetadata(&corev1.Namespace{}, named(SelfCheckNamespace)).
+		WatchesRawSource(source.Kind[client.Object](secrets, &corev1.Secret{}, toOne())).
+		Complete(check)
 }
 
 // secretCache returns a cache of one Secret. Each has its own, for a field selector selects one name, and permission to list and

@@ -27,8 +27,14 @@ const (
 	profilesEntry   = "profiles." + v1alpha1.Group
 )
 
-func matchEntryName(id string) string  { return "match-" + id + "." + v1alpha1.Group }
-func verifyEntryName(id string) string { return "verify-" + id + "." + v1alpha1.Group }
+// What the names of the two entries of a selection begin with; the rest is the same.
+const (
+	matchPrefix  = "match-"
+	verifyPrefix = "verify-"
+)
+
+func matchEntryName(id string) string  { return matchPrefix + id + "." + v1alpha1.Group }
+func verifyEntryName(id string) string { return verifyPrefix + id + "." + v1alpha1.Group }
 
 // CEL over the Pod as it is when the entry's turn comes, after earlier entries and other webhooks. None of it can err, which
 // would refuse the Pod: annotations and labels may be absent.

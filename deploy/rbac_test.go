@@ -87,7 +87,7 @@ func grantedPermissions(t *testing.T, file string) []permission {
 	objects := decode(t, file)
 	for _, object := range objects {
 		if object.Kind == "ClusterRole" || object.Kind == "Role" {
-			roles[object.Kind+"/"+object.Name] = object.Rules
+			roles[object.Kind+"/"+object.Namespace+"/"+object.Name] = object.Rules
 			for _, role := range []string{"admin", "edit", "view"} {
 				if object.Labels["rbac.authorization.k8s.io/aggregate-to-"+role] == "true" {
 					out = append(out, multiply(role, all, object.Rules)...)
@@ -104,7 +104,11 @@ func grantedPermissions(t *testing.T, file string) []permission {
 		default:
 			continue
 		}
-		rules, ok := roles[object.RoleRef.Kind+"/"+object.RoleRef.Name]
+		in := object.Namespace
+		if object.RoleRef.Kind == "ClusterRole" {
+			in = ""
+		}
+		rules, ok := roles[object.RoleRef.Kind+"/"+in+"/"+object.RoleRef.Name]
 		if !ok {
 			t.Errorf("%s %s binds %s %s, which is not in the manifest", object.Kind, object.Name, object.RoleRef.Kind, object.RoleRef.Name)
 		}

@@ -2,7 +2,9 @@ package webhook
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -17,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	utilcache "k8s.io/apimachinery/pkg/util/cache"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -24,6 +27,7 @@ import (
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/profiles"
+	"github.com/pillion-dev/pillion/reconnect"
 )
 
 const (
@@ -53,6 +57,9 @@ type informed struct {
 	changed  chan struct{}
 
 	certificateChanged chan struct{}
+
+	metrics *Metrics // nil: nobody counts
+	logger  *slog.Logger
 }
 
 type profileKey struct{ namespace, name string }
@@ -121,6 +128,7 @@ func newMemory(options profiles.Options) (*informed, error) {
 		changed:  make(chan struct{}, 1),
 
 		certificateChanged: make(chan struct{}, 1),
+		logger:             slog.New(slog.DiscardHandler),
 	}
 	c.rebuild()
 	return c, nil
@@ -136,25 +144,36 @@ func newInformed(restConfig *rest.Config, options RunOptions) (*informed, error)
 	if err != nil {
 		return nil, err
 	}
+	cluster.logger = options.Logger
 	secret := cache.ByObject{Namespaces: map[string]cache.Config{options.Namespace: {
 		FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, options.CertificateSecret),
 	}}}
 	configuration := cache.ByObject{Field: fields.OneTermEqualSelector(metav1.ObjectNameField, options.WebhookConfiguration)}
 	followed := rest.CopyConfig(restConfig)
 	followed.Wrap(cluster.contact.wrap)
+	httpClient, err := rest.HTTPClientFor(restConfig)
+	if err != nil {
+		return nil, fmt.Errorf("make a client: %w", err)
+	}
+	mapper, err := reconnect.Mapper(restConfig, httpClient)
+	if err != nil {
+		return nil, fmt.Errorf("make a client: %w", err)
+	}
 	cluster.cache, err = cache.New(followed, cache.Options{
 		Scheme:                       scheme,
+		Mapper:                       mapper,
 		DefaultTransform:             cluster.keep,
 		DefaultUnsafeDisableDeepCopy: new(true), // readers neither change nor keep what they get
 		ByObject: map[client.Object]cache.ByObject{
 			&corev1.Secret{}: secret,
-			&admissionregistrationv1.MutatingWebhookConfiguration{}: configuration,
+			&admissionregistrationv1.MutatingWebhookConfiguration{}:   configuration,
+			&admissionregistrationv1.ValidatingWebhookConfiguration{}: configuration,
 		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make a cache: %w", err)
 	}
-	if cluster.live, err = client.New(restConfig, client.Options{Scheme: scheme}); err != nil {
+	if cluster.live, err = client.New(restConfig, client.Options{HTTPClient: httpClient, Scheme: scheme, Mapper: mapper}); err != nil {
 		return nil, fmt.Errorf("make a client: %w", err)
 	}
 	return cluster, nil
@@ -190,13 +209,20 @@ func (c *informed) cluster(object *v1alpha1.ClusterPatternProfile) *compiledProf
 // what memory has goes on serving until the controller has told the last good one in the status.
 func (c *informed) compile(
 	meta *metav1.ObjectMeta, status *v1alpha1.ProfileStatus, compile func(*profiles.Compiler) *profiles.Profile,
-) *compiledProfile {
+) (compiled *compiledProfile) {
 	c.mu.Lock()
 	before := c.compiled[profileKey{meta.Namespace, meta.Name}]
 	c.mu.Unlock()
-	compiled := &compiledProfile{source: sourceOf(meta, status), ObjectMeta: metav1.ObjectMeta{
+	compiled = &compiledProfile{source: sourceOf(meta, status), ObjectMeta: metav1.ObjectMeta{
 		Namespace: meta.Namespace, Name: meta.Name, UID: meta.UID, Generation: meta.Generation, ResourceVersion: meta.ResourceVersion,
 	}}
+	// A profile that makes compiling panic would end every replica, and again when it starts: it cannot be used, and no more.
+	defer c.guard("compile a profile", func() {
+		compiled.profile = unusable(meta)
+		if before != nil && before.UID == meta.UID {
+			compiled.profile = before.profile
+		}
+	})
 	switch {
 	case before != nil && before.source == compiled.source:
 		compiled.profile = before.profile
@@ -206,6 +232,25 @@ func (c *informed) compile(
 		compiled.profile = compile(c.compiler)
 	}
 	return compiled
+}
+
+// unusable returns the profile of one that could not be compiled.
+func unusable(meta *metav1.ObjectMeta) *profiles.Profile {
+	return &profiles.Profile{
+		Namespace: meta.Namespace, Name: meta.Name, Generation: meta.Generation,
+		Problems: field.ErrorList{field.InternalError(nil, errors.New("compiling it panicked"))},
+	}
+}
+
+// guard is deferred where no request can be hurt: a panic is counted and logged, and otherwise says what holds instead.
+func (c *informed) guard(doing string, otherwise func()) {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	c.metrics.panicked()
+	c.logger.Error("panic", "doing", doing, "cause", causeOf(cause), "stack", string(debug.Stack()))
+	otherwise()
 }
 
 // watch says what the memory follows. It returns what tells that the memory holds all that the API server had; run fills it.
@@ -229,6 +274,7 @@ func (c *informed) watch(ctx context.Context) (synced []toolscache.InformerSynce
 		{namespaceObject(), changed},
 		{&corev1.Secret{}, certificateChanged},
 		{&admissionregistrationv1.MutatingWebhookConfiguration{}, certificateChanged},
+		{&admissionregistrationv1.ValidatingWebhookConfiguration{}, certificateChanged},
 	} {
 		informer, err := c.cache.GetInformer(ctx, watched.object, cache.BlockUntilSynced(false))
 		if err != nil {
@@ -272,7 +318,9 @@ func (c *informed) follow(ctx context.Context) {
 	}
 }
 
+// rebuild makes a snapshot of the profiles in memory. If that panics, the one before goes on serving.
 func (c *informed) rebuild() {
+	defer c.guard("make a snapshot of the profiles", func() {})
 	c.mu.Lock()
 	all := make([]*profiles.Profile, 0, len(c.compiled))
 	for _, compiled := range c.compiled {

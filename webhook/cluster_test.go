@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -193,19 +195,33 @@ func TestPolicyIsReadWithoutCompilingWhatMemoryHas(t *testing.T) {
 
 func TestACertificateThatDoesNotVerifyIsCounted(t *testing.T) {
 	c := memory(t)
-	metrics := NewMetrics(c.Snapshot, &certs.Serving{})
+	ca, leaf := newAuthority(t, "127.0.0.1")
+	presented := &certificate{}
+	metrics := NewMetrics(c.Snapshot, presented)
+	refused, untrusted := errors.New("expired"), errors.New("a caBundle is another")
 	for _, step := range []struct {
-		err  error
-		want string
+		choice certs.Choice
+		offer  certs.Pair
+		want   string
 	}{
-		{errors.New("expired"), "pillion_certificate_faulty 1"},
-		{nil, "pillion_certificate_faulty 0"},
+		{choice: certs.Choice{Refused: refused, Untrusted: certs.ErrNoCertificate}, want: "faulty 1, trusted 0"},
+		{offer: leaf, want: "faulty 0, trusted 1"},
+		{choice: certs.Choice{Refused: refused}, want: "faulty 1, trusted 1"},
+		{choice: certs.Choice{Untrusted: untrusted}, want: "faulty 0, trusted 0"},
+		{want: "faulty 0, trusted 1"},
 	} {
-		metrics.certificateChecked(step.err)
-		recorder := httptest.NewRecorder()
-		metrics.handler().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
-		if !strings.Contains(recorder.Body.String(), step.want) {
-			t.Errorf("after %v the metrics lack %q", step.err, step.want)
+		if len(step.offer.Key) > 0 {
+			presented.Choose(step.offer, ca.Certificate, nil, time.Now())
+		}
+		presented.note(slog.New(slog.DiscardHandler), step.choice)
+		got := []string{"faulty 0", "trusted 0"}
+		for i, metric := range []string{"pillion_certificate_faulty", "pillion_certificate_trusted"} {
+			if strings.Contains((&counted{metrics: metrics}).scrape(), metric+" 1\n") {
+				got[i] = strings.Replace(got[i], "0", "1", 1)
+			}
+		}
+		if strings.Join(got, ", ") != step.want {
+			t.Errorf("after %+v: %s, want %s", step.choice, got, step.want)
 		}
 	}
 }
@@ -317,7 +333,7 @@ func TestNamespacesKeepTheirAnnotationsButNoManifest(t *testing.T) {
 func TestRequestsAreCountedByEndpointAndResult(t *testing.T) {
 	c := memory(t)
 	c.put(namespaceObject())
-	metrics := NewMetrics(c.Snapshot, &certs.Serving{})
+	metrics := NewMetrics(c.Snapshot, &certificate{})
 	handler := NewHandler(c, Options{Metrics: metrics, Compiler: c.compiler})
 	review := `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","operation":"DELETE"}}`
 	for _, path := range []string{profiles.PathPods, profiles.PathVerify + "0123abcd", profiles.PathProfiles} {

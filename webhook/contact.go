@@ -1,7 +1,9 @@
 package webhook
 
 import (
+	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -35,6 +37,34 @@ func (c *contact) oldest() time.Time {
 	return oldest
 }
 
+// silent tells whether a kind has not been heard of for some time, and since when.
+func (c *contact) silent(after time.Duration) (heard time.Time, silent bool) {
+	heard = c.oldest()
+	return heard, !heard.IsZero() && c.now().Sub(heard) > after
+}
+
+// follow logs once when the API server falls silent, and when it is heard again, until ctx ends.
+func (c *contact) follow(ctx context.Context, after time.Duration, logger *slog.Logger) {
+	ticker := time.NewTicker(min(time.Second, after))
+	defer ticker.Stop()
+	was := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		heard, silent := c.silent(after)
+		switch {
+		case silent && !was:
+			logger.Warn("the API server is silent; requests are answered by what was known when it was last heard", "heard", heard)
+		case !silent && was:
+			logger.Info("the API server is heard again")
+		}
+		was = silent
+	}
+}
+
 // wrap listens to what lists and watches of the kinds receive.
 func (c *contact) wrap(transport http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(request *http.Request) (*http.Response, error) {
@@ -44,6 +74,7 @@ func (c *contact) wrap(transport http.RoundTripper) http.RoundTripper {
 		}
 		for i, kind := range c.kinds {
 			if strings.HasSuffix(request.URL.Path, "/"+kind) {
+				c.heard[i].Store(c.now().UnixNano()) // a watch that is taken up again may have nothing to tell for a minute
 				response.Body = &heardBody{ReadCloser: response.Body, now: c.now, heard: &c.heard[i]}
 			}
 		}

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -71,11 +74,25 @@ func readProblem(err error) string {
 // fail answers that the request was not decided. What may pass is answered so that the API server tries once more.
 func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	status := statusOf(err)
-	if status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "1")
+	level := slog.LevelWarn
+	if status == http.StatusTooManyRequests {
+		level = slog.LevelDebug // thousands a second, where they come; they are counted
 	}
-	h.options.Logger.Warn("request not decided", "path", r.URL.Path, "status", status, "error", err.Error())
-	http.Error(w, err.Error(), status)
+	h.options.Logger.Log(r.Context(), level, "request not decided", "path", r.URL.Path, "status", status, "error", err.Error())
+	writeFault(w, status, err.Error())
+}
+
+// writeFault sends a fault, whole.
+func writeFault(w http.ResponseWriter, status int, text string) {
+	text += "\n"
+	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", "1") // another replica may know, or have room
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Content-Length", strconv.Itoa(len(text))) // so that the answer has an end before the request has
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text)
 }
 
 // recover answers a panic with 500: it hurts one request. observe counts it.
@@ -87,9 +104,31 @@ func (h *handler) recover(w http.ResponseWriter, r *http.Request, observe func()
 	if cause == http.ErrAbortHandler { //nolint:errorlint // net/http compares this panic value so
 		panic(cause)
 	}
-	h.options.Logger.Error("panic in a request", "path", r.URL.Path, "cause", causeOf(cause), "stack", string(debug.Stack()))
-	http.Error(w, "internal error", http.StatusInternalServerError)
+	tellPanic(w, r, cause, h.options.Logger, h.options.Metrics)
 	observe()
+}
+
+// tellPanic counts, logs and answers a panic in a request.
+func tellPanic(w http.ResponseWriter, r *http.Request, cause any, logger *slog.Logger, metrics *Metrics) {
+	metrics.panicked()
+	logger.Error("panic in a request", "path", r.URL.Path, "cause", causeOf(cause), "stack", string(debug.Stack()))
+	http.Error(w, "internal error", http.StatusInternalServerError)
+}
+
+// guarded returns a handler in which a panic hurts one request.
+func guarded(handler http.Handler, logger *slog.Logger, metrics *Metrics) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			switch cause := recover(); cause {
+			case nil:
+			case http.ErrAbortHandler:
+				panic(cause)
+			default:
+				tellPanic(w, r, cause, logger, metrics)
+			}
+		}()
+		handler.ServeHTTP(w, r)
+	})
 }
 
 // causeOf tells of a panic. What others panic with may quote what they choked on; the runtime's errors name types and indices.

@@ -3,6 +3,7 @@ package webhook_test
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -21,8 +22,8 @@ import (
 	"github.com/pillion-dev/pillion/webhook"
 )
 
-// FuzzBody sends any bytes as a request: it is never answered with a fault of ours, and what is answered with 200 is a review of
-// the same request, with a patch that applies.
+// FuzzBody sends any bytes as a request, on each kind of path and in chunks, too: it is never answered with a fault of ours, twice the
+// same, and what is answered with 200 is a review of the same request, with a patch that applies.
 func FuzzBody(f *testing.F) {
 	const review = `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u-1","operation":"CREATE",` +
 		`"namespace":"web","resource":{"version":"v1","resource":"pods"},"object":`
@@ -45,20 +46,20 @@ func FuzzBody(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		handler, logged := newHandler(t)
-		response := post(handler, body)
-		if strings.Contains(logged.String(), "panic") {
-			t.Fatalf("a panic:\n%s", logged)
-		}
-		if response.Code != http.StatusOK {
-			if !slices.Contains([]int{http.StatusBadRequest, http.StatusRequestEntityTooLarge}, response.Code) {
-				t.Fatalf("status %d: %s", response.Code, response.Body)
+		for _, path := range []string{webhook.PathPods, profiles.PathEnforce + "fuzz", profiles.PathVerify} {
+			handler, logged := newHandler(t)
+			response := postTo(handler, path, body)
+			if strings.Contains(logged.String(), "panic") {
+				t.Fatalf("%s: a panic:\n%s", path, logged)
 			}
-			return
-		}
-		expectAnswer(t, body, response.Body.Bytes())
-		if again := post(handler, body); !bytes.Equal(again.Body.Bytes(), response.Body.Bytes()) {
-			t.Fatalf("the same request has two answers:\n%s\n%s", response.Body, again.Body)
+			if again := postInChunks(handler, path, body); again.Code != response.Code || !bytes.Equal(again.Body.Bytes(), response.Body.Bytes()) {
+				t.Fatalf("%s: the same request in chunks has another answer:\n%d %s\n%d %s", path, response.Code, response.Body, again.Code, again.Body)
+			}
+			if response.Code == http.StatusOK {
+				expectAnswer(t, body, response.Body.Bytes())
+			} else if !slices.Contains([]int{http.StatusBadRequest, http.StatusRequestEntityTooLarge}, response.Code) {
+				t.Fatalf("%s: status %d: %s", path, response.Code, response.Body)
+			}
 		}
 	})
 }
@@ -159,12 +160,17 @@ func newHandler(t *testing.T) (http.Handler, *bytes.Buffer) {
 	}), logged
 }
 
-func post(handler http.Handler, body []byte) *httptest.ResponseRecorder {
-	return postTo(handler, webhook.PathPods, body)
-}
-
 func postTo(handler http.Handler, path string, body []byte) *httptest.ResponseRecorder {
 	request := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
+	request.Header.Set("Content-Type", "application/json")
+	response := httptest.NewRecorder()
+	handler.ServeHTTP(response, request)
+	return response
+}
+
+// postInChunks posts a body whose length is not told.
+func postInChunks(handler http.Handler, path string, body []byte) *httptest.ResponseRecorder {
+	request := httptest.NewRequest(http.MethodPost, path, io.MultiReader(bytes.NewReader(body)))
 	request.Header.Set("Content-Type", "application/json")
 	response := httptest.NewRecorder()
 	handler.ServeHTTP(response, request)

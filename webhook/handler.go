@@ -52,6 +52,9 @@ type Options struct {
 	// MaxBodyBytes bounds the body of a request. Default: 7 MiB, twice what the API server takes for an object and some; what it writes
 	// as six bytes (<, >, & and control characters) may make more of it.
 	MaxBodyBytes int64
+	// MaxRequestsInFlight and MaxBytesInFlight bound what is answered at a time; what is more is refused with HTTP 429 before its body
+	// is read. Defaults: 600, 28 MiB.
+	MaxRequestsInFlight, MaxBytesInFlight int64
 	// LiveReadTimeout bounds what is asked of the API server before an answer is no. Default: one second.
 	LiveReadTimeout time.Duration
 	// Logger gets faults and refusals, with names and reasons and never with values. Default: none.
@@ -66,6 +69,12 @@ func (o Options) withDefaults() Options {
 	if o.MaxBodyBytes == 0 {
 		o.MaxBodyBytes = 7 << 20
 	}
+	if o.MaxRequestsInFlight == 0 {
+		o.MaxRequestsInFlight = 600
+	}
+	if o.MaxBytesInFlight == 0 {
+		o.MaxBytesInFlight = max(28<<20, o.MaxBodyBytes)
+	}
 	if o.LiveReadTimeout == 0 {
 		o.LiveReadTimeout = time.Second
 	}
@@ -79,6 +88,8 @@ func (o Options) withDefaults() Options {
 // keeps the handler from deciding is an HTTP error, so that the failurePolicy of the entry decides.
 func NewHandler(cluster Cluster, options Options) http.Handler {
 	h := &handler{cluster: cluster, options: options.withDefaults()}
+	h.inFlight = &inFlight{mostRequests: h.options.MaxRequestsInFlight, mostBytes: h.options.MaxBytesInFlight}
+	h.options.Metrics.tellInFlight(h.inFlight)
 	mux := http.NewServeMux()
 	mux.Handle("/inject/", h.serve(endpointMutate, h.answer))
 	mux.Handle(profiles.PathVerify, h.serve(endpointVerify, h.answer))
@@ -90,8 +101,9 @@ func NewHandler(cluster Cluster, options Options) http.Handler {
 }
 
 type handler struct {
-	cluster Cluster
-	options Options
+	cluster  Cluster
+	options  Options
+	inFlight *inFlight
 }
 
 // answerer turns the body of a request into a response.
@@ -107,8 +119,30 @@ func (h *handler) serve(endpoint string, answer answerer) http.HandlerFunc {
 			}
 		}
 		defer h.recover(w, r, func() { faulty(causePanic) })
-		body, err := h.read(w, r)
+		unread := false
+		defer func() {
+			if unread {
+				discard(w, r)
+			}
+		}()
+		allowed, ok := h.inFlight.enter()
+		if !ok {
+			err := h.tooMany(limitRequests, h.inFlight.mostRequests, "requests")
+			unread = answersBefore(w, r)
+			h.fail(w, r, err)
+			faulty(reasonOfFault(statusOf(err)))
+			return
+		}
+		defer allowed.leave()
+		body, err := h.read(w, r, &allowed)
 		start = time.Now()
+		if err == nil {
+			err = h.weigh(body, &allowed)
+		}
+		if err != nil {
+			status := statusOf(err)
+			unread = (status == http.StatusRequestEntityTooLarge || status == http.StatusTooManyRequests) && answersBefore(w, r)
+		}
 		var response *admissionv1.AdmissionResponse
 		switch {
 		case err == nil:
@@ -155,8 +189,8 @@ func (h *handler) refuseUnread(r *http.Request, body []byte, fault error) (*admi
 	h.options.Logger.Info("decided", "path", r.URL.Path, "uid", uid, "allowed", false, "error", fault.Error())
 	h.options.Metrics.admitted(resultDenied, string(profiles.ReasonPodTooLarge)) // whether it is a dry run was not read
 	response := &admissionv1.AdmissionResponse{UID: uid}
-	deny(response, fmt.Sprintf("Pillion refuses this Pod: policy enforces what is added to it, and its admission review is larger than %d bytes; "+
-		"make the Pod's manifest smaller (%s)", h.options.MaxBodyBytes, profiles.ReasonPodTooLarge))
+	deny(response, fmt.Sprintf("Pillion refuses this Pod: policy enforces what is added to it, and its admission review %s; "+
+		"make the Pod's manifest smaller (%s)", strings.TrimPrefix(fault.Error(), "the body "), profiles.ReasonPodTooLarge))
 	return response, nil
 }
 
@@ -188,7 +222,7 @@ func enter(decoder *json.Decoder, key string) bool {
 }
 
 // read reads the body of a request that may hold an admission review. Of one that is too large it returns the beginning.
-func (h *handler) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+func (h *handler) read(w http.ResponseWriter, r *http.Request, allowed *allowance) ([]byte, error) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		return nil, faultf(http.StatusMethodNotAllowed, "send admission reviews by POST, not by %s", r.Method)
@@ -196,31 +230,45 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
 		return nil, faultf(http.StatusUnsupportedMediaType, "send application/json")
 	}
-	tooLarge := faultf(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", h.options.MaxBodyBytes)
 	if r.ContentLength > h.options.MaxBodyBytes {
 		const beginning = 64 << 10
+		if !allowed.take(beginning) {
+			return nil, h.tooMany(limitBytes, h.inFlight.mostBytes, "bytes")
+		}
 		body, _ := io.ReadAll(io.LimitReader(r.Body, beginning))
-		return body, tooLarge
+		return body, h.tooLarge()
 	}
 	limited := http.MaxBytesReader(w, r.Body, h.options.MaxBodyBytes)
 	var body []byte
 	var err error
 	if r.ContentLength > 0 { // at once, where the length is known
+		if !allowed.take(r.ContentLength) {
+			return nil, h.tooMany(limitBytes, h.inFlight.mostBytes, "bytes")
+		}
 		body = make([]byte, r.ContentLength)
 		_, err = io.ReadFull(limited, body)
 	} else {
-		body, err = io.ReadAll(limited)
+		body, err = h.readUnknown(limited, allowed)
 	}
-	tooLong := &http.MaxBytesError{}
+	if err == nil {
+		if len(body) == 0 {
+			err = faultf(http.StatusBadRequest, "the body is empty")
+		}
+		return body, err
+	}
+	tooLong, known := &http.MaxBytesError{}, &fault{}
 	switch {
+	case errors.As(err, &known):
+		return nil, err
 	case errors.As(err, &tooLong):
-		return body, tooLarge
-	case err != nil:
+		return body, h.tooLarge()
+	default:
 		return nil, faultf(http.StatusBadRequest, "read the body: %w", err)
-	case len(body) == 0:
-		return nil, faultf(http.StatusBadRequest, "the body is empty")
 	}
-	return body, nil
+}
+
+func (h *handler) tooLarge() error {
+	return faultf(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", h.options.MaxBodyBytes)
 }
 
 // review is what is read of an AdmissionReview of admission.k8s.io/v1. The object is decoded at once: only Pods are sent here.

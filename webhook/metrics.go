@@ -2,13 +2,13 @@ package webhook
 
 import (
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/pillion-dev/pillion/certs"
 	"github.com/pillion-dev/pillion/profiles"
 )
 
@@ -42,15 +42,18 @@ const (
 // Metrics are what the webhook counts. Labels are of fixed sets, or name profiles that exist: nothing that a user writes into a Pod
 // becomes one.
 type Metrics struct {
-	registry         *prometheus.Registry
-	requests         *prometheus.HistogramVec
-	admissions       *prometheus.CounterVec
-	outcomes         *outcomeCounts
-	certificateFault prometheus.Gauge
+	registry   *prometheus.Registry
+	requests   *prometheus.HistogramVec
+	admissions *prometheus.CounterVec
+	outcomes   *outcomeCounts
+	handshakes *prometheus.CounterVec
+	refusals   *prometheus.CounterVec
+	panics     prometheus.Counter
+	inFlight   atomic.Pointer[inFlight]
 }
 
 // NewMetrics returns metrics in a registry of their own. snapshot gives the profiles that are counted, serving the certificate.
-func NewMetrics(snapshot func() *profiles.Snapshot, serving *certs.Serving) *Metrics {
+func NewMetrics(snapshot func() *profiles.Snapshot, serving *certificate) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -65,18 +68,56 @@ func NewMetrics(snapshot func() *profiles.Snapshot, serving *certs.Serving) *Met
 				"the first outcome that explains the result, or of the fault. A Pod may be sent more than once.",
 		}, []string{"result", "reason"}),
 		outcomes: newOutcomeCounts(snapshot),
-		certificateFault: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "pillion_certificate_faulty",
-			Help: "1 if the pair in the Secret would not verify for the API server, so that an earlier one, or none, is presented.",
+		handshakes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pillion_tls_handshake_errors_total",
+			Help: "TLS handshakes that failed, by reason: untrusted (the client did not accept the certificate), no_certificate (there is none " +
+				"yet), client_certificate (the client's is missing or not accepted), protocol, timeout, closed or other.",
+		}, []string{"reason"}),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pillion_requests_rejected_total",
+			Help: "Requests that were refused before they were looked at, by limit: requests_in_flight or bytes_in_flight (HTTP 429), not_ready " +
+				"(HTTP 503), and connections that were closed for others, or not taken.",
+		}, []string{"limit"}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "pillion_panics_total", Help: "Panics. Each hurts one request; where there was none, what was known before goes on serving.",
 		}),
+	}
+	for _, reason := range handshakeReasons() { // so that the first one is an increase
+		m.handshakes.WithLabelValues(reason)
+	}
+	for _, limit := range []string{limitRequests, limitBytes, limitConnections, limitStreams, limitNotReady} {
+		m.refusals.WithLabelValues(limit)
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		m.requests, m.admissions, m.outcomes,
+		m.requests, m.admissions, m.outcomes, m.handshakes, m.refusals, m.panics,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "pillion_snapshot_profiles", Help: "Profiles in memory.",
 		}, func() float64 { return float64(snapshot().Len()) }),
-		m.certificateFault,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "pillion_requests_in_flight", Help: "Requests that are being read or answered.",
+		}, func() float64 {
+			if flying := m.inFlight.Load(); flying != nil {
+				return float64(flying.requests.Load())
+			}
+			return 0
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "pillion_request_bytes_in_flight", Help: "Bytes of the bodies of these requests.",
+		}, func() float64 {
+			if flying := m.inFlight.Load(); flying != nil {
+				return float64(flying.bytes.Load())
+			}
+			return 0
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "pillion_certificate_faulty",
+			Help: "1 if the pair in the Secret would not verify for the API server, so that an earlier one, or none, is presented.",
+		}, func() float64 { return oneIf(serving.refused.Load() != nil) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "pillion_certificate_trusted",
+			Help: "1 if the certificate that is presented verifies by the caBundle of every entry of the webhook configurations.",
+		}, func() float64 { return oneIf(serving.isGood(time.Now()) && serving.untrusted.Load() == nil) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "pillion_certificate_not_after_seconds",
 			Help: "When the certificate that is presented expires, in seconds since 1970; 0 if there is none.",
@@ -113,14 +154,53 @@ func seconds(at time.Time) float64 {
 	return float64(at.UnixMilli()) / 1000
 }
 
-// certificateChecked notes whether the pair in the Secret verifies. It does nothing on nil Metrics.
-func (m *Metrics) certificateChecked(err error) {
-	switch {
-	case m == nil:
-	case err != nil:
-		m.certificateFault.Set(1)
-	default:
-		m.certificateFault.Set(0)
+func oneIf(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+// tellConnections adds how many connections are open.
+func (m *Metrics) tellConnections(open func() int) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "pillion_tls_connections", Help: "Connections that are open where admission reviews are answered.",
+	}, func() float64 { return float64(open()) }))
+}
+
+// tellClientCA adds whether the file of webhook.clientCA is well.
+func (m *Metrics) tellClientCA(clients *clientCA) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "pillion_client_ca_faulty",
+		Help: "1 if the file of webhook.clientCA cannot be used, so that clients are verified by what it held before.",
+	}, func() float64 { return oneIf(clients.fault.Load() != nil) }))
+}
+
+// tellInFlight says what is being answered. It does nothing on nil Metrics.
+func (m *Metrics) tellInFlight(flying *inFlight) {
+	if m != nil {
+		m.inFlight.Store(flying)
+	}
+}
+
+// handshakeFailed counts a handshake. It does nothing on nil Metrics.
+func (m *Metrics) handshakeFailed(reason string) {
+	if m != nil {
+		m.handshakes.WithLabelValues(reason).Inc()
+	}
+}
+
+// rejected counts what a limit refused. It does nothing on nil Metrics.
+func (m *Metrics) rejected(limit string) {
+	if m != nil {
+		m.refusals.WithLabelValues(limit).Inc()
+	}
+}
+
+// panicked counts a panic. It does nothing on nil Metrics.
+func (m *Metrics) panicked() {
+	if m != nil {
+		m.panics.Inc()
 	}
 }
 

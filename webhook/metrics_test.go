@@ -15,7 +15,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
-	"github.com/pillion-dev/pillion/certs"
 	"github.com/pillion-dev/pillion/profiles"
 )
 
@@ -39,7 +38,7 @@ func counting(t *testing.T, names ...string) *counted {
 		put(t, c, name, nil)
 	}
 	c.rebuild()
-	metrics := NewMetrics(c.Snapshot, &certs.Serving{})
+	metrics := NewMetrics(c.Snapshot, &certificate{})
 	metrics.tellAge(c.lastChange, c.contact.oldest)
 	return &counted{c, metrics, NewHandler(c, Options{Metrics: metrics, Compiler: c.compiler})}
 }

@@ -167,7 +167,7 @@ func TestHostileReviewsOfProfiles(t *testing.T) {
 		"bytes that are not UTF-8":        {body: profile(`{"name":"a`+"\xff"+`"}`, "{}"), wantStatus: http.StatusOK},
 		"metadata that is a number":       {body: profile("1", "{}"), wantStatus: http.StatusOK},
 		"a spec that is a list":           {body: profile(`{"name":"a"}`, "[]"), wantStatus: http.StatusOK},
-		"a spec of a million braces":      {body: profile(`{"name":"a"}`, `{"gitSync":[`+strings.Repeat("{},", 1<<18)+`{}]}`), wantStatus: http.StatusOK},
+		"a spec of a million braces":      {body: profile(`{"name":"a"}`, `{"gitSync":[`+strings.Repeat("{},", 1<<18)+`{}]}`), wantStatus: http.StatusRequestEntityTooLarge},
 		"a Pod, where profiles are sent":  {body: strings.Replace(review("{}"), "patternprofiles", "pods", 1), wantStatus: http.StatusOK, wantAllowed: true},
 		"a profile, where Pods are sent":  {path: profiles.PathVerify + "0123abcd", body: profile(`{"name":"a"}`, "{}"), wantStatus: http.StatusOK, wantAllowed: true},
 		"nothing, at the verification":    {path: profiles.PathVerify + "0123abcd", body: "", wantStatus: http.StatusBadRequest},

@@ -2,20 +2,14 @@ package webhook
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"runtime/debug"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 
-	"github.com/pillion-dev/pillion/certs"
 	"github.com/pillion-dev/pillion/profiles"
 )
 
@@ -29,12 +23,25 @@ type RunOptions struct {
 	// the MutatingWebhookConfiguration that the controller fills.
 	Namespace, CertificateSecret, WebhookConfiguration string
 
+	// ClientCA is the path of a PEM file of CAs, one of which has to have signed the certificate of whoever calls; it is read again when
+	// it changes. ClientNames are the names of which the certificate has to have one. Empty: clients present no certificate; any name.
+	ClientCA    string
+	ClientNames []string
+
+	// MaxConnections bounds the connections of ListenAddress. Default: 1,024.
+	MaxConnections int
+
 	// ReadHeaderTimeout, ReadTimeout, WriteTimeout and IdleTimeout bound connections. Defaults: 5 s, 10 s, 15 s, 2 min.
 	ReadHeaderTimeout, ReadTimeout, WriteTimeout, IdleTimeout time.Duration
 
-	// DrainDelay is how long requests are served after readiness has failed, for endpoints to move on; ShutdownTimeout bounds
-	// the requests that are in flight then. Defaults: none, 10 s.
+	// DrainDelay is how long requests are served after readiness has failed, for endpoints to move on, and for as long again
+	// connections that nobody has used since are kept; ShutdownTimeout bounds that and the requests that are in flight then.
+	// Defaults: none, 10 s.
 	DrainDelay, ShutdownTimeout time.Duration
+
+	// SilentAfter is how long the API server may say nothing on a watch before that is told. Default: 3 min; it sends a bookmark about
+	// once a minute.
+	SilentAfter time.Duration
 
 	Handler  Options
 	Profiles profiles.Options
@@ -54,32 +61,29 @@ func (o RunOptions) withDefaults() RunOptions {
 	setDefault(&o.WriteTimeout, 15*time.Second)
 	setDefault(&o.IdleTimeout, 2*time.Minute)
 	setDefault(&o.ShutdownTimeout, 10*time.Second)
+	setDefault(&o.SilentAfter, 3*time.Minute)
+	if o.MaxConnections == 0 {
+		o.MaxConnections = 1024
+	}
 	if o.Handler.Logger == nil {
 		o.Handler.Logger = o.Logger
 	}
 	return o
 }
 
-// maxHeaderBytes is what the headers of a request may hold; the API server's hold a few hundred bytes.
-const maxHeaderBytes = 64 << 10
-
 // Run answers admission reviews until ctx ends; then it drains and returns nil. It is ready once its memory holds what the API
-// server has and its certificate verifies by the webhook configuration.
+// server has and its certificate verifies by the webhook configurations.
 func Run(ctx context.Context, restConfig *rest.Config, options RunOptions) error {
 	options = options.withDefaults()
 	cluster, err := newInformed(restConfig, options)
 	if err != nil {
 		return err
 	}
-	health := &health{}
-	serving := &certs.Serving{}
-	options.Handler.Metrics, options.Handler.Compiler = NewMetrics(cluster.Snapshot, serving), cluster.compiler
-	options.Handler.Metrics.tellAge(cluster.lastChange, cluster.contact.oldest)
-	servers, err := listen([]listener{
-		{options.ListenAddress, newServer(NewHandler(cluster, options.Handler), serving, options)},
-		{options.HealthAddress, newPlainServer(health.handler(serving), options)},
-		{options.MetricsAddress, newPlainServer(options.Handler.Metrics.handler(), options)},
-	}, options.Logger)
+	health := &health{contact: cluster.contact, silentAfter: options.SilentAfter}
+	metrics := NewMetrics(cluster.Snapshot, &health.certificate)
+	metrics.tellAge(cluster.lastChange, cluster.contact.oldest)
+	options.Handler.Metrics, options.Handler.Compiler, cluster.metrics = metrics, cluster.compiler, metrics
+	front, err := newFront(cluster, health, options)
 	if err != nil {
 		return err
 	}
@@ -90,20 +94,24 @@ func Run(ctx context.Context, restConfig *rest.Config, options RunOptions) error
 	synced, err := cluster.watch(memory)
 	if err != nil {
 		stop()
-		return err
+		return errors.Join(err, front.close())
 	}
-	for _, server := range servers {
+	for _, server := range front.servers {
 		group.Go(server.serve)
 	}
 	group.Go(func() error { return unless(memory.Err() != nil, cluster.cache.Start(memory)) })
+	group.Go(func() error { cluster.followCertificate(memory, options, &health.certificate); return nil })
+	group.Go(func() error { cluster.contact.follow(memory, options.SilentAfter, options.Logger); return nil })
+	if front.clients != nil {
+		group.Go(func() error { front.clients.follow(memory, options.Logger); return nil })
+	}
 	group.Go(func() error {
 		if err := cluster.awaitSync(memory, synced); err != nil {
 			return unless(memory.Err() != nil, err)
 		}
 		debug.FreeOSMemory() // compiling what the API server had has left garbage behind, once
 		health.synced.Store(true)
-		group.Go(func() error { cluster.follow(memory); return nil })
-		cluster.followCertificate(memory, options, serving)
+		cluster.follow(memory)
 		return nil
 	})
 	group.Go(func() error {
@@ -112,76 +120,9 @@ func Run(ctx context.Context, restConfig *rest.Config, options RunOptions) error
 		case <-ctx.Done():
 		case <-running.Done():
 		}
-		return drain(options, health, servers)
+		return front.drain(health, options)
 	})
 	return group.Wait()
-}
-
-// newServer returns the server of admission reviews: TLS 1.3, and bounds for whoever does not keep up.
-func newServer(handler http.Handler, serving *certs.Serving, options RunOptions) *http.Server {
-	return &http.Server{
-		Handler:           handler,
-		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: serving.GetCertificate},
-		ReadHeaderTimeout: options.ReadHeaderTimeout,
-		ReadTimeout:       options.ReadTimeout,
-		WriteTimeout:      options.WriteTimeout,
-		IdleTimeout:       options.IdleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(options.Logger.Handler(), slog.LevelDebug), // handshakes that others break off
-	}
-}
-
-// newPlainServer returns a server of what is not for the API server, over HTTP.
-func newPlainServer(handler http.Handler, options RunOptions) *http.Server {
-	return &http.Server{
-		Handler: handler, ReadHeaderTimeout: options.ReadHeaderTimeout, ReadTimeout: options.ReadTimeout,
-		WriteTimeout: options.WriteTimeout, IdleTimeout: options.IdleTimeout, MaxHeaderBytes: maxHeaderBytes,
-		ErrorLog: slog.NewLogLogger(options.Logger.Handler(), slog.LevelDebug),
-	}
-}
-
-// listener is a server and the address that it is to listen on. Empty: it is not wanted.
-type listener struct {
-	address string
-	server  *http.Server
-}
-
-// boundServer is a server with the listener that it serves.
-type boundServer struct {
-	*http.Server
-	listener net.Listener
-}
-
-// listen opens all addresses, or none.
-func listen(wanted []listener, logger *slog.Logger) ([]boundServer, error) {
-	var bound []boundServer
-	for _, l := range wanted {
-		if l.address == "" {
-			continue
-		}
-		opened, err := net.Listen("tcp", l.address)
-		if err != nil {
-			errs := []error{fmt.Errorf("listen on %s: %w", l.address, err)}
-			for _, b := range bound {
-				errs = append(errs, b.listener.Close())
-			}
-			return nil, errors.Join(errs...)
-		}
-		logger.Info("listening", "address", opened.Addr().String())
-		bound = append(bound, boundServer{l.server, opened})
-	}
-	return bound, nil
-}
-
-// serve serves until the server is shut down; TLS if it has certificates.
-func (s boundServer) serve() error {
-	var err error
-	if s.TLSConfig != nil {
-		err = s.ServeTLS(s.listener, "", "")
-	} else {
-		err = s.Serve(s.listener)
-	}
-	return unless(errors.Is(err, http.ErrServerClosed), err)
 }
 
 // unless returns the error unless it is expected.
@@ -190,44 +131,4 @@ func unless(expected bool, err error) error {
 		return nil
 	}
 	return err
-}
-
-// drain fails readiness first, serves until endpoints have moved on, and then lets requests in flight finish.
-func drain(options RunOptions, health *health, servers []boundServer) error {
-	health.draining.Store(true)
-	if options.DrainDelay > 0 {
-		time.Sleep(options.DrainDelay)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), options.ShutdownTimeout)
-	defer cancel()
-	var errs []error
-	for _, server := range servers {
-		if err := server.Shutdown(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("shut down: %w", err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// health is what /readyz tells.
-type health struct {
-	synced, draining atomic.Bool
-}
-
-func (h *health) handler(serving *certs.Serving) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
-		switch {
-		case h.draining.Load():
-			http.Error(w, "not ready: shutting down", http.StatusServiceUnavailable)
-		case !h.synced.Load():
-			http.Error(w, "not ready: profiles and namespaces have not been read yet", http.StatusServiceUnavailable)
-		case serving.Leaf() == nil || time.Now().After(serving.Leaf().NotAfter):
-			http.Error(w, "not ready: there is no certificate that the API server would accept", http.StatusServiceUnavailable)
-		default:
-			_, _ = w.Write([]byte("ok\n"))
-		}
-	})
-	return mux
 }

@@ -216,6 +216,8 @@ const (
 	ConditionRestricted = "Restricted"
 	// ConditionInUse is on a profile that is deleted or cannot be used: it tells who still asks for it.
 	ConditionInUse = "InUse"
+	// ConditionSelfCheck is on the PatternProfile of the self-check alone: it tells whether a Pod that asked for it was woven.
+	ConditionSelfCheck = "SelfCheck"
 )
 
 // PatternProfile says which containers Pods of its namespace get, by the annotation pillion.dev/inject, by the namespace's

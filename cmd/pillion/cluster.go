@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -51,22 +52,28 @@ func (f *clusterFlags) connect() (client.WithWatch, string, error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("read the kubeconfig: %w", err)
 	}
-	restConfig, err := loader.ClientConfig()
+	connected, _, err := f.connectRaw()
+	return connected, namespace, err
+}
+
+// connectRaw returns a client, and how else to talk to the API server.
+func (f *clusterFlags) connectRaw() (client.WithWatch, *rest.Config, error) {
+	restConfig, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(f.rules, f.overrides).ClientConfig()
 	if err != nil {
-		return nil, "", fmt.Errorf("find the API server: %w", err)
+		return nil, nil, fmt.Errorf("find the API server: %w", err)
 	}
 	restConfig.QPS = -1 // the API server itself says when it is asked too much
 	restConfig.UserAgent = "pillion-cli/" + thisBuild().Version
 	restConfig.WarningHandlerWithContext = collectWarnings{}
 	types := runtime.NewScheme()
 	if err := errors.Join(scheme.AddToScheme(types), v1alpha1.AddToScheme(types)); err != nil {
-		return nil, "", fmt.Errorf("register API types: %w", err)
+		return nil, nil, fmt.Errorf("register API types: %w", err)
 	}
 	connected, err := client.NewWithWatch(restConfig, client.Options{Scheme: types})
 	if err != nil {
-		return nil, "", fmt.Errorf("prepare to talk to the API server: %w", err)
+		return nil, nil, fmt.Errorf("prepare to talk to the API server: %w", err)
 	}
-	return connected, namespace, nil
+	return connected, restConfig, nil
 }
 
 // namespaceOr returns the namespace that is asked for, by the flag or by the kubeconfig. It needs no cluster, and no kubeconfig.

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"syscall"
 
 	"github.com/go-logr/logr"
@@ -19,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/pillion-dev/pillion/config"
+	"github.com/pillion-dev/pillion/reconnect"
 )
 
 // process is what the commands that run in a cluster share.
@@ -48,13 +50,39 @@ func startProcess(command *cobra.Command) (*process, error) {
 	}
 	restConfig.QPS = -1 // the API server itself says when it is asked too much, and a Pod waits for what is asked
 	restConfig.UserAgent = "pillion-" + command.Name() + "/" + thisBuild().Version
+	reconnect.Soon(restConfig, logger)
 	return &process{settings: settings, logger: logger, restConfig: restConfig}, nil
 }
 
-// untilSignal returns the context of a command that runs until it gets SIGINT or SIGTERM, and then finishes what it has begun. The
-// other commands end at once, even where they wait for stdin: they leave the signals alone.
+// untilSignal returns the context of a command that runs until it gets SIGINT or SIGTERM, and then finishes what it has begun; a
+// second signal ends the process at once. The other commands end at once, even where they wait for stdin: they leave the signals
+// alone.
 func untilSignal(command *cobra.Command) (ctx context.Context, stop context.CancelFunc) {
-	return signal.NotifyContext(command.Context(), os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := context.WithCancel(command.Context())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	finished := make(chan struct{})
+	go func() {
+		for _, act := range []func(){cancel, endAtOnce} {
+			select {
+			case <-signals:
+				act()
+			case <-finished:
+				return
+			}
+		}
+	}()
+	return ctx, sync.OnceFunc(func() {
+		signal.Stop(signals)
+		close(finished)
+		cancel()
+	})
+}
+
+// endAtOnce is called on a second signal. Its default action would do nothing to the first process of a container.
+func endAtOnce() {
+	fmt.Fprintln(os.Stderr, "pillion: a second signal: ending at once, though not all that was begun is finished")
+	os.Exit(1)
 }
 
 func newLogger(out io.Writer, settings config.Config) (*slog.Logger, error) {

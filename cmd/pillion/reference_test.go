@@ -34,6 +34,9 @@ func commandReference(root *cobra.Command) string {
 		for _, command := range root.Commands() {
 			if command.GroupID == group.ID && command.IsAvailableCommand() {
 				describeCommand(w, command)
+				for _, sub := range command.Commands() {
+					describeCommand(w, sub)
+				}
 			}
 		}
 	}

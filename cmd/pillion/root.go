@@ -43,7 +43,7 @@ webhook does.`,
 		&cobra.Group{ID: groupCluster, Title: "In a cluster:"},
 		&cobra.Group{ID: groupPod, Title: "In Pods, added by Pillion:"},
 	)
-	addGroup(root, groupPeople, explainCommand(), profilesCommand(), docsCommand())
+	addGroup(root, groupPeople, explainCommand(), profilesCommand(), certsCommand(), docsCommand())
 	addGroup(root, groupManifests, lintCommand(), testCommand(), injectCommand(), reviewCommand())
 	addGroup(root, groupCluster, webhookCommand(), controllerCommand())
 	addGroup(root, groupPod, metricsProxyCommand())
@@ -64,7 +64,11 @@ func addGroup(root *cobra.Command, group string, commands ...*cobra.Command) {
 // showAs gives the program another name in usages and examples.
 func showAs(root *cobra.Command, name string) {
 	root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: name}
-	for _, command := range append(root.Commands(), root) {
+	commands := append(root.Commands(), root)
+	for _, command := range root.Commands() {
+		commands = append(commands, command.Commands()...)
+	}
+	for _, command := range commands {
 		lines := strings.Split(command.Example, "\n")
 		for i, line := range lines {
 			if rest, ok := strings.CutPrefix(strings.TrimLeft(line, " "), "pillion "); ok {

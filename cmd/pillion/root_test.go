@@ -49,7 +49,7 @@ func TestCommands(t *testing.T) {
 	}
 	slices.Sort(names)
 	want := []string{
-		"controller", "docs", "explain", "inject", "lint", "metrics-proxy", "profiles", "review", "test", "version", "webhook",
+		"certs", "controller", "docs", "explain", "inject", "lint", "metrics-proxy", "profiles", "review", "test", "version", "webhook",
 	}
 	if !slices.Equal(names, want) {
 		t.Errorf("there are the commands %v, want %v", names, want)
@@ -118,7 +118,11 @@ func shellWords(line string) ([]string, error) {
 
 func TestExamplesAreOfFlagsThatThereAre(t *testing.T) {
 	for program, binary := range map[string]string{"pillion": "/usr/bin/pillion", "kubectl pillion": "/usr/bin/kubectl-pillion"} {
-		for _, of := range append(commandLine(binary).Commands(), commandLine(binary)) {
+		all := append(commandLine(binary).Commands(), commandLine(binary))
+		for _, command := range commandLine(binary).Commands() {
+			all = append(all, command.Commands()...)
+		}
+		for _, of := range all {
 			if of.Example == "" {
 				continue
 			}
@@ -128,7 +132,7 @@ func TestExamplesAreOfFlagsThatThereAre(t *testing.T) {
 			}
 			for _, call := range calls {
 				command, rest, err := commandLine(binary).Find(call)
-				if err != nil || (of.HasParent() && command.Name() != of.Name()) {
+				if err != nil || (of.HasParent() && command.Name() != of.Name() && command.Parent().Name() != of.Name()) {
 					t.Errorf("an example of %s is of another command: %v, %v", of.Name(), call, err)
 					continue
 				}
@@ -201,6 +205,7 @@ func TestOptionsAreSet(t *testing.T) {
 		t.Fatal(err)
 	}
 	settings.Controller.WebhookURL = "https://127.0.0.1:9443"
+	settings.Certs.Issuer, settings.Webhook.ClientCA = "Issuer/internal", "/etc/pillion/client-ca.crt"
 	logger, err := newLogger(io.Discard, settings)
 	if err != nil {
 		t.Fatal(err)
@@ -215,7 +220,7 @@ func TestOptionsAreSet(t *testing.T) {
 		}
 	}
 	webhookOptions := p.webhookOptions()
-	unset(webhookOptions)
+	unset(webhookOptions, "SilentAfter")                           // Run's own default
 	unset(webhookOptions.Handler, "Logger", "Metrics", "Compiler") // Run sets them
 	unset(webhookOptions.Profiles)
 	unset(webhookOptions.Profiles.Images)

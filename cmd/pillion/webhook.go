@@ -1,6 +1,9 @@
 package main
 
 import (
+	"log/slog"
+	"runtime/debug"
+
 	"github.com/spf13/cobra"
 
 	"github.com/pillion-dev/pillion/config"
@@ -12,7 +15,7 @@ func webhookCommand() *cobra.Command {
 		Use:   "webhook",
 		Short: "Answer the API server's admission reviews",
 		Long: `webhook answers the API server's admission reviews of Pods until it gets SIGTERM or SIGINT; then it finishes what it has
-begun.
+begun. A second signal ends it at once.
 
 It is ready once it knows all profiles and namespaces and its certificate, which the controller makes, verifies. It reads, and
 writes nothing. Any number of them may run.
@@ -39,7 +42,19 @@ func runWebhook(command *cobra.Command, _ []string) error {
 		return err
 	}
 	limitGarbage()
-	return webhook.Run(ctx, p.restConfig, p.webhookOptions())
+	options := p.webhookOptions()
+	warnOfMemory(p.logger, debug.SetMemoryLimit(-1), options.Handler.MaxBytesInFlight)
+	return webhook.Run(ctx, p.restConfig, options)
+}
+
+// warnOfMemory tells of a GOMEMLIMIT that what may be in flight would not fit in: a body and what is made of it take about twice its
+// bytes, beside some 48 MiB that the process has anyway. It would spend its time on collecting garbage rather than refuse requests.
+func warnOfMemory(logger *slog.Logger, limit, inFlight int64) {
+	const anyway = 48 << 20
+	if needed := anyway + 2*inFlight; limit < needed {
+		logger.Warn("GOMEMLIMIT is less than what may be in flight takes: raise it, or lower webhook.maxBytesInFlight",
+			"GOMEMLIMIT", limit, "needed", needed, "maxBytesInFlight", inFlight)
+	}
 }
 
 func (p *process) webhookOptions() webhook.RunOptions {
@@ -51,14 +66,20 @@ func (p *process) webhookOptions() webhook.RunOptions {
 		Namespace:            p.settings.Namespace,
 		CertificateSecret:    server.CertificateSecret,
 		WebhookConfiguration: p.settings.WebhookConfiguration,
+		ClientCA:             server.ClientCA,
+		ClientNames:          server.ClientNames,
+		MaxConnections:       int(server.MaxConnections),
 		ReadHeaderTimeout:    server.ReadHeaderTimeout,
 		ReadTimeout:          server.ReadTimeout,
 		WriteTimeout:         server.WriteTimeout,
 		IdleTimeout:          server.IdleTimeout,
 		DrainDelay:           server.DrainDelay,
 		ShutdownTimeout:      server.ShutdownTimeout,
-		Handler:              webhook.Options{MaxBodyBytes: server.MaxBodyBytes, LiveReadTimeout: server.LiveReadTimeout},
-		Profiles:             decisionOptions(p.settings),
-		Logger:               p.logger,
+		Handler: webhook.Options{
+			MaxBodyBytes: server.MaxBodyBytes, LiveReadTimeout: server.LiveReadTimeout,
+			MaxRequestsInFlight: server.MaxRequestsInFlight, MaxBytesInFlight: server.MaxBytesInFlight,
+		},
+		Profiles: decisionOptions(p.settings),
+		Logger:   p.logger,
 	}
 }

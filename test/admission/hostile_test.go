@@ -3,6 +3,7 @@ package admission
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -10,8 +11,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,10 +23,11 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
+	apiruntime "k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/profiles"
+	"github.com/pillion-dev/pillion/test/apiserver"
 	"github.com/pillion-dev/pillion/webhook"
 )
 
@@ -109,7 +113,7 @@ func (h *hostile) request(t *testing.T, p *corev1.Pod) *admissionv1.AdmissionReq
 		UID: "0123", Namespace: h.namespace, Operation: admissionv1.Create,
 		Kind:     metav1.GroupVersionKind{Version: "v1", Kind: "Pod"},
 		Resource: metav1.GroupVersionResource{Version: "v1", Resource: "pods"},
-		Object:   runtime.RawExtension{Raw: raw},
+		Object:   apiruntime.RawExtension{Raw: raw},
 	}
 }
 
@@ -225,6 +229,14 @@ func (h *hostile) requests(t *testing.T) {
 			name: "a body over 7 MiB in chunks", body: chunked(strings.Repeat(" ", maxBody+1)), want: http.StatusRequestEntityTooLarge,
 		},
 		{
+			name: "two million empty containers", want: http.StatusRequestEntityTooLarge,
+			body: bytes.NewReader(bytes.Replace(good, []byte(`"containers":[`), []byte(`"containers":[`+strings.Repeat("{},", 2_000_000)), 1)),
+		},
+		{
+			name: "a million containers that are null", want: http.StatusRequestEntityTooLarge,
+			body: bytes.NewReader(bytes.Replace(good, []byte(`"containers":[`), []byte(`"containers":[`+strings.Repeat("null,", 1_000_000)), 1)),
+		},
+		{
 			name: "a review of v1beta1", body: bytes.NewReader(bytes.Replace(good, []byte("k8s.io/v1"), []byte("k8s.io/v1beta1"), 1)),
 			want: http.StatusBadRequest,
 		},
@@ -293,7 +305,8 @@ func (h *hostile) workloads(t *testing.T) {
 		"a quantity of 1e999999":      {template(asks, `{"containers":[{"resources":{"limits":{"cpu":"1e999999"}}}]}`), http.StatusOK},
 		"1,000 containers":            {template(asks, `{"containers":[`+strings.Repeat(`{"name":"a"},`, 999)+`{}]}`), http.StatusOK},
 		"256 KiB of annotations":      {template(`{"a":"`+strings.Repeat("x", 256<<10)+`","pillion.dev/inject":"hostile"}`, "{}"), http.StatusOK},
-		"a million annotations":       {template(`{`+strings.Repeat(`"a":"",`, 800_000)+`"pillion.dev/inject":"hostile"}`, "{}"), http.StatusOK},
+		"300,000 annotations":         {template(`{`+strings.Repeat(`"a":"",`, 300_000)+`"pillion.dev/inject":"hostile"}`, "{}"), http.StatusOK},
+		"800,000 annotations":         {template(`{`+strings.Repeat(`"a":"",`, 800_000)+`"a":""}`, "{}"), http.StatusRequestEntityTooLarge},
 		"bytes that are not UTF-8":    {template(`{"a":"`+"\xff"+`"}`, "{}"), http.StatusOK},
 		"a name that leads elsewhere": {template(`{"pillion.dev/inject":"../x"}`, "{}"), http.StatusOK},
 		"nothing":                     {review("null"), http.StatusOK},
@@ -319,7 +332,7 @@ func (h *hostile) untouched(t *testing.T) {
 	for name, change := range map[string]func(*admissionv1.AdmissionRequest){
 		"an update": func(r *admissionv1.AdmissionRequest) { r.Operation = admissionv1.Update },
 		"a deletion": func(r *admissionv1.AdmissionRequest) {
-			r.Operation, r.Object = admissionv1.Delete, runtime.RawExtension{}
+			r.Operation, r.Object = admissionv1.Delete, apiruntime.RawExtension{}
 		},
 		"a connection":  func(r *admissionv1.AdmissionRequest) { r.Operation = admissionv1.Connect },
 		"a subresource": func(r *admissionv1.AdmissionRequest) { r.SubResource = "ephemeralcontainers" },
@@ -526,6 +539,16 @@ func (h *hostile) names(t *testing.T) {
 }
 
 func (h *hostile) connections(t *testing.T) {
+	before := runtime.NumGoroutine()
+	t.Cleanup(func() {
+		err := apiserver.Await(context.Background(), func(context.Context) (bool, error) {
+			now := runtime.NumGoroutine()
+			return now < before+50, fmt.Errorf("%d goroutines, and %d before", now, before)
+		})
+		if err != nil {
+			t.Error("connections that have gone leave something behind:", err)
+		}
+	})
 	h.run(t, "plaintext is refused", func(t *testing.T) {
 		response, err := http.Post(strings.Replace(h.url, "https", "http", 1), jsonType, strings.NewReader("{}"))
 		if err == nil {
@@ -580,8 +603,52 @@ func (h *hostile) connections(t *testing.T) {
 		}
 		h.checkNormal(t)
 	})
+	h.run(t, "500 connections with slow headers harm nobody, and are closed", func(t *testing.T) {
+		connections := make([]*tls.Conn, 500)
+		for i := range connections {
+			connections[i] = h.dial(t, "http/1.1")
+			if _, err := io.WriteString(connections[i], "POST "+webhook.PathPods+" HTTP/1.1\r\nHost: x\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			if i%100 == 0 {
+				h.checkNormal(t)
+			}
+		}
+		h.checkNormal(t)
+		for _, connection := range connections {
+			awaitClosed(t, connection)
+			if t.Failed() {
+				return // the others would take as long
+			}
+		}
+	})
+	h.run(t, "nonsense in place of a handshake is refused", func(t *testing.T) {
+		for _, text := range []string{"\x00", strings.Repeat("\xff", 1000), "\x16\x03\x01\xff\xff" + strings.Repeat("x", 100_000)} {
+			connection, err := net.Dial("tcp", pillion.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.WriteString(connection, text)
+			if text == "\x00" {
+				_ = connection.Close()
+				continue
+			}
+			awaitClosed(t, connection)
+			_ = connection.Close()
+		}
+	})
 	h.run(t, "500 connections that have become idle harm nobody, and are closed", h.idle)
-	h.run(t, "rapid resets harm nobody", h.resets)
+	h.run(t, "rapid resets harm nobody", func(t *testing.T) {
+		var group sync.WaitGroup
+		for range 4 {
+			connection := h.dial(t, "h2")
+			group.Go(func() { h.resets(t, connection) })
+		}
+		for range 20 {
+			h.checkNormal(t)
+		}
+		group.Wait()
+	})
 }
 
 // idle opens connections that send a request each and then no more. The webhook that it asks has one bound that can close them while
@@ -622,14 +689,15 @@ func (h *hostile) idle(t *testing.T) {
 }
 
 // resets opens streams and resets them at once, as CVE-2023-44487 did, until the server hangs up.
-func (h *hostile) resets(t *testing.T) {
-	connection := h.dial(t, "h2")
+func (h *hostile) resets(t *testing.T, connection *tls.Conn) {
 	if _, err := io.WriteString(connection, http2.ClientPreface); err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return
 	}
 	framer := http2.NewFramer(connection, connection)
 	if err := framer.WriteSettings(); err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return
 	}
 	go func() { _, _ = io.Copy(io.Discard, connection) }() // answers nobody reads would block the server's writes
 	var fields bytes.Buffer
@@ -642,7 +710,8 @@ func (h *hostile) resets(t *testing.T) {
 		{"content-type", jsonType},
 	} {
 		if err := encoder.WriteField(hpack.HeaderField{Name: field[0], Value: field[1], Sensitive: true}); err != nil {
-			t.Fatal(err)
+			t.Error(err)
+			return
 		}
 	}
 	for i := range uint32(20_000) {

@@ -121,7 +121,7 @@ func (i *installed) startController(ctx context.Context) error {
 			Namespace: ownNamespace, CASecret: caSecret, CertificateSecret: certificateSecret,
 			WebhookConfiguration: configurationName, WebhookURL: "https://" + i.address,
 			ExcludedNamespaces: []string{excludedNamespace}, LeaderElection: true,
-			RecheckUsers: 250 * time.Millisecond, CountsInterval: time.Second, // or tests would wait for them
+			RecheckUsers: 250 * time.Millisecond, CountsInterval: time.Second, CertificateSettle: 5 * time.Second, // or tests would wait
 			Logger: logr.FromSlogHandler(slog.NewTextHandler(i.log, nil)),
 		})
 	})

@@ -216,11 +216,11 @@ func TestALostCertificateIsMadeAgain(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// All the while, Pods that ask are either woven or refused.
+			// All the while, Pods that ask are woven, and none is refused.
 			err = apiserver.Await(t.Context(), func(context.Context) (bool, error) {
 				stored, _, err := createPod(t, pod(in, v1alpha1.InjectKey, "healing"))
 				if err != nil {
-					return false, err
+					t.Fatalf("a Pod is refused: %v", err)
 				}
 				if len(added(stored)) != 1 {
 					t.Fatalf("a Pod slipped through with %q", added(stored))

@@ -59,7 +59,8 @@ func startProcesses(t *testing.T) *processes {
 	})
 	p := &processes{server: fresh, log: &buffer{}}
 	p.Installation, err = installation.Start(t.Context(), fresh, installation.Options{
-		Binary: binary, Log: p.log, Env: []string{"PILLION_POD_SECURITY_MODE=Warn"},
+		Binary: binary, Log: p.log,
+		Env: []string{"PILLION_POD_SECURITY_MODE=Warn", "PILLION_CONTROLLER_SELF_CHECK_INTERVAL=none"}, // its profile would be counted
 	})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, p.log.take())

@@ -34,13 +34,16 @@ func newLeash(dir string) (*leash, error) {
 // wrap returns the path of a script that becomes the command, with a watcher that ends it and removes the directory.
 func (l *leash) wrap(command string) (string, error) {
 	path := filepath.Join(l.dir, filepath.Base(command))
-	script := fmt.Sprintf("#!/bin/sh\n{ cat %s; kill -KILL $$; rm -rf %s; } </dev/null >/dev/null 2>&1 &\nexec %s \"$@\"\n",
-		quote(l.fifo.Name()), quote(l.dir), quote(command))
+	script := fmt.Sprintf("#!/bin/sh\necho $$ >%s\n{ cat %s; kill -KILL $$; rm -rf %s; } </dev/null >/dev/null 2>&1 &\nexec %s \"$@\"\n",
+		quote(pidFile(path)), quote(l.fifo.Name()), quote(l.dir), quote(command))
 	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
 		return "", fmt.Errorf("write a script that runs %s: %w", command, err)
 	}
 	return path, nil
 }
+
+// pidFile is where a script that wrap made writes the id of its process, which becomes the command's.
+func pidFile(script string) string { return script + ".pid" }
 
 func (l *leash) close() error { return l.fifo.Close() }
 

@@ -77,14 +77,14 @@ func WriteKubeconfig(config *rest.Config, path string) error {
 	return nil
 }
 
-// InstallDeploy applies what deploy/ says of an installation but for its workloads: the namespace, the permissions and the
-// webhook configuration, which is empty. The namespace gets its default ServiceAccount.
+// InstallDeploy applies what deploy/ says of an installation but for its workloads: the namespaces, the permissions, the policy that
+// keeps Pods out of the self-check's and the webhook configuration, which is empty. Namespaces get their default ServiceAccount.
 func (s *Server) InstallDeploy(ctx context.Context) error {
 	root, err := Root()
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"namespace.yaml", "rbac.yaml", "webhookconfiguration.yaml"} {
+	for _, name := range []string{"namespace.yaml", "rbac.yaml", "selfcheck.yaml", "webhookconfiguration.yaml"} {
 		if err := s.ApplyFile(ctx, filepath.Join(root, "deploy", name)); err != nil {
 			return err
 		}

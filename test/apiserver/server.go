@@ -94,6 +94,14 @@ func (s *Server) start(ctx context.Context, options Options) error {
 	if s.Config, err = environment.Start(); err != nil {
 		return fmt.Errorf("%w\n%s", err, tail)
 	}
+	if err := s.connect(); err != nil {
+		return err
+	}
+	return s.createDefaultServiceAccount(ctx, "default")
+}
+
+// connect makes the clients.
+func (s *Server) connect() error {
 	s.Config.QPS = -1
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
@@ -103,13 +111,14 @@ func (s *Server) start(ctx context.Context, options Options) error {
 			return fmt.Errorf("register API types: %w", err)
 		}
 	}
+	var err error
 	if s.Client, err = client.New(s.Config, client.Options{Scheme: scheme}); err != nil {
 		return fmt.Errorf("make a client: %w", err)
 	}
 	if s.Clientset, err = kubernetes.NewForConfig(s.Config); err != nil {
 		return fmt.Errorf("make a client: %w", err)
 	}
-	return s.createDefaultServiceAccount(ctx, "default")
+	return nil
 }
 
 // prepare returns the environment to start.
@@ -147,18 +156,23 @@ func (s *Server) prepare(options Options, output io.Writer) (*envtest.Environmen
 
 	server := environment.ControlPlane.GetAPIServer()
 	server.Path, server.CertDir, server.Out, server.Err = paths["kube-apiserver"], filepath.Join(s.dir, "certs"), output, output
+	return environment, configure(server, options.Flags)
+}
+
+// configure sets the flags of an API server, and makes the directory for its certificates.
+func configure(server *envtest.APIServer, more map[string]string) error {
 	if err := os.Mkdir(server.CertDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make a directory for the API server: %w", err)
+		return fmt.Errorf("make a directory for the API server: %w", err)
 	}
 	flags := server.Configure().
 		Set("authorization-mode", "Node", "RBAC").
 		Set("advertise-address", "127.0.0.1").
 		Set("endpoint-reconciler-type", "none"). // it refuses a loopback address
 		Disable("disable-admission-plugins")     // envtest disables ServiceAccount
-	for name, value := range options.Flags {
+	for name, value := range more {
 		flags.Set(name, value)
 	}
-	return environment, nil
+	return nil
 }
 
 // Stop ends the API server, then etcd, and removes their files. Calling it again has no effect.

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pillion-dev/pillion/test/apiserver"
@@ -41,6 +42,8 @@ type Options struct {
 	Env []string
 	// Log gets what both processes log. Nil: nobody does.
 	Log io.Writer
+	// Reach changes how a process, named by its subcommand, reaches the API server. Nil: directly.
+	Reach func(subcommand string, config *rest.Config)
 }
 
 // Installation is a running Pillion.
@@ -51,6 +54,11 @@ type Installation struct {
 	Controller *Process
 	Webhook    *Process
 
+	place
+}
+
+// place is where an installation is: an API server, and a directory for its processes' files.
+type place struct {
 	dir    string
 	server *apiserver.Server
 }
@@ -78,7 +86,7 @@ func Start(ctx context.Context, server *apiserver.Server, options Options) (*Ins
 	if err != nil {
 		return nil, fmt.Errorf("make a directory for the installation: %w", err)
 	}
-	i := &Installation{dir: dir, server: server}
+	i := &Installation{place: place{dir, server}}
 	if err := i.start(ctx, options); err != nil {
 		return nil, errors.Join(fmt.Errorf("install Pillion: %w", err), i.Stop())
 	}
@@ -121,15 +129,19 @@ func (i *Installation) start(ctx context.Context, options Options) error {
 	return i.awaitEntries(ctx)
 }
 
-// Metric returns what a metric without labels of the webhook is now.
+// Metric returns what a metric of the webhook is now: its name, with its labels as the process writes them.
 func (i *Installation) Metric(ctx context.Context, name string) (float64, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, i.MetricsURL, http.NoBody)
+	return metric(ctx, i.MetricsURL, name)
+}
+
+func metric(ctx context.Context, url, name string) (float64, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
 		return 0, err
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return 0, fmt.Errorf("read the webhook's metrics: %w", err)
+		return 0, fmt.Errorf("read the metrics: %w", err)
 	}
 	defer response.Body.Close() //nolint:errcheck // it was only read
 	lines := bufio.NewScanner(response.Body)
@@ -138,14 +150,14 @@ func (i *Installation) Metric(ctx context.Context, name string) (float64, error)
 			return strconv.ParseFloat(value, 64)
 		}
 	}
-	return 0, errors.Join(fmt.Errorf("the webhook has no metric %s", name), lines.Err())
+	return 0, errors.Join(fmt.Errorf("there is no metric %s", name), lines.Err())
 }
 
 // awaitEntries returns once the webhook configuration has entries.
-func (i *Installation) awaitEntries(ctx context.Context) error {
+func (p *place) awaitEntries(ctx context.Context) error {
 	return apiserver.Await(ctx, func(ctx context.Context) (bool, error) {
 		configuration := &admissionregistrationv1.MutatingWebhookConfiguration{}
-		if err := i.server.Client.Get(ctx, client.ObjectKey{Name: Configuration}, configuration); err != nil {
+		if err := p.server.Client.Get(ctx, client.ObjectKey{Name: Configuration}, configuration); err != nil {
 			return false, err
 		}
 		if len(configuration.Webhooks) == 0 {
@@ -156,23 +168,26 @@ func (i *Installation) awaitEntries(ctx context.Context) error {
 }
 
 // process starts a subcommand of pillion with the token of the ServiceAccount that is named after it.
-func (i *Installation) process(
+func (p *place) process(
 	ctx context.Context, options Options, subcommand, healthAddress string, env []string,
 ) (*Process, error) {
-	config, err := i.server.ServiceAccountConfig(ctx, Namespace, "pillion-"+subcommand)
+	config, err := p.server.ServiceAccountConfig(ctx, Namespace, "pillion-"+subcommand)
 	if err != nil {
 		return nil, err
 	}
-	kubeconfig := filepath.Join(i.dir, subcommand+".kubeconfig")
+	if options.Reach != nil {
+		options.Reach(subcommand, config)
+	}
+	kubeconfig := filepath.Join(p.dir, subcommand+".kubeconfig")
 	if err := apiserver.WriteKubeconfig(config, kubeconfig); err != nil {
 		return nil, err
 	}
-	p := &Process{
+	started := &Process{
 		name: subcommand, binary: options.Binary, healthURL: "http://" + healthAddress, log: options.Log,
 		env: append(env, "PILLION_KUBECONFIG="+kubeconfig),
 	}
-	err = p.Start()
-	return p, err
+	err = started.Start()
+	return started, err
 }
 
 // Stop ends both processes, the webhook last, and removes their files.
@@ -208,6 +223,9 @@ func freeAddresses(n int) ([]string, error) {
 
 // Process is one process of Pillion. It is not safe for concurrent use.
 type Process struct {
+	// MetricsURL is where its metrics are, as far as it is known.
+	MetricsURL string
+
 	name, binary, healthURL string
 	env                     []string
 	log                     io.Writer
@@ -273,6 +291,11 @@ func (p *Process) Ready(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("%s: %s", response.Status, body)
 	}
 	return true, nil
+}
+
+// Metric returns what a metric of the process is now: its name, with its labels as the process writes them.
+func (p *Process) Metric(ctx context.Context, name string) (float64, error) {
+	return metric(ctx, p.MetricsURL, name)
 }
 
 // Pid returns the process's id.

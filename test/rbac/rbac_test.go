@@ -26,6 +26,7 @@ import (
 const (
 	namespace = "pillion-system"
 	elsewhere = "default"
+	selfCheck = "pillion-selfcheck"
 )
 
 var server *apiserver.Server
@@ -141,7 +142,7 @@ func read(ctx context.Context, config *rest.Config, a access) error {
 // TestNothingButTheTableIsAllowed asks for every verb on every resource.
 func TestNothingButTheTableIsAllowed(t *testing.T) {
 	rows := readTable(t)
-	all := everyAccess(t, rowsOf(rows, identities()...), []string{namespace, elsewhere})
+	all := everyAccess(t, rowsOf(rows, identities()...), []string{namespace, selfCheck, elsewhere})
 	everyone := allowed(t, serviceAccount("nobody"), all) // what every authenticated client may
 	if len(everyone) > 200 {
 		t.Fatalf("every client may do %d things: %q", len(everyone), everyone)
@@ -163,7 +164,7 @@ func TestNoOtherPermissionIsByName(t *testing.T) {
 	for _, identity := range identities() {
 		client := kubernetes.NewForConfigOrDie(configOf(t, identity))
 		found := 0
-		for _, in := range []string{namespace, elsewhere} {
+		for _, in := range []string{namespace, selfCheck, elsewhere} {
 			review := &authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: in}}
 			answer, err := client.AuthorizationV1().SelfSubjectRulesReviews().Create(t.Context(), review, metav1.CreateOptions{})
 			if err != nil || answer.Status.Incomplete {
@@ -242,6 +243,8 @@ func TestRequestsOutsideTheTableAreRefused(t *testing.T) {
 			{verb: "get", resource: core("secrets"), namespace: elsewhere, name: "pillion-webhook-tls"},
 			{verb: "get", resource: core("pods"), namespace: elsewhere, name: "web"},
 			{verb: "list", resource: core("services"), namespace: elsewhere},
+			{verb: "get", resource: core("secrets"), namespace: selfCheck, name: "pillion-webhook-tls"},
+			{verb: "list", resource: core("secrets"), namespace: selfCheck},
 			{verb: "list", resource: core("configmaps"), namespace: namespace},
 			{verb: "list", resource: configurations},
 		} {
