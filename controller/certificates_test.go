@@ -3,6 +3,7 @@ package controller
 import (
 	"bytes"
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -57,9 +58,9 @@ func TestCertificatesAreRenewedByTheWallClock(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				jumped := time.Duration(0)
+				jumped := &atomic.Int64{}
 				r := newCertificateReconciler(t, 7*24*time.Hour)
-				r.now = func() time.Time { return time.Now().Add(jumped) }
+				r.now = func() time.Time { return time.Now().Add(time.Duration(jumped.Load())) }
 				r.alarm = newAlarm(r.now)
 				reconciled := 0
 				look := func() {
@@ -75,7 +76,7 @@ func TestCertificatesAreRenewedByTheWallClock(t *testing.T) {
 					t.Fatal(err)
 				}
 				synctest.Wait()
-				jumped = test.jump
+				jumped.Store(int64(test.jump))
 				time.Sleep(2 * time.Second)
 				synctest.Wait()
 				if rang := queue.Len() > 0; rang != test.want {
