@@ -36,7 +36,7 @@ for module in $modules; do
 	echo "== go test ${race:+$race }${PACKAGES:-./...}  (module $module)"
 	# shellcheck disable=SC2086 # flags and patterns are meant to be split into words
 	if [ -n "$together" ]; then
-		go -C "$module" test $race ${TESTFLAGS:-} $together || failed+=("$module")
+		go -C "$module" test $race -timeout 20m ${TESTFLAGS:-} $together || failed+=("$module")
 	fi
 	# shellcheck disable=SC2086
 	if [ -n "$by_themselves" ]; then
