@@ -103,6 +103,10 @@ func TestEnsureRepairsWhatCannotServe(t *testing.T) {
 			secret: "pillion-ca", damage: func(s *corev1.Secret) { setPair(s, newLeaf(t, stranger, []string{"x.y.svc"}, start())) },
 			wantNew: []string{"ca"}, wantNext: true, wantChange: "not that of a CA",
 		},
+		"a CA whose certificate is for clients only is replaced": {
+			secret: "pillion-ca", damage: func(s *corev1.Secret) { setPair(s, newCAForClients(t, options().Names)) },
+			wantNew: []string{"ca"}, wantNext: true, wantChange: "what the CA signs does not verify",
+		},
 		"both are replaced when the webhook gets another name": {
 			options: func(o *Options) { o.Names = []string{serviceName, "10.0.0.7"} },
 			wantNew: []string{"ca", "leaf"}, wantChange: "may not sign for exactly",

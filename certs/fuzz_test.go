@@ -95,6 +95,8 @@ func FuzzEnsure(f *testing.F) {
 		r.Next = Pair{Certificate: next.Certificate[:100], Key: ca.Key}
 		seed(r, Pair{Certificate: leaf.Certificate, Key: ca.Key}, []byte("x"))
 	}
+	clients := newCAForClients(f, names)
+	seed(rotation{Phase: PhaseStable, Since: start(), Signing: clients, SignedUntil: until}, leaf, clients.Certificate)
 	f.Add([]byte("x"), []byte("y"), []byte(nil), []byte(nil), []byte(nil), []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
 		ca.Key, []byte(`{"phase":"Retire","since":"9999-01-01T00:00:00Z","retireAt":"0001-01-01T00:00:00Z"}`), ca.Certificate, ca.Key, ca.Key)
 	f.Fuzz(func(t *testing.T, crt, key, nextCrt, nextKey, nextCross, crossed, previous, phase, servingCrt, servingKey, bundle []byte) {

@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
 	"strings"
@@ -183,6 +184,29 @@ func TestRenewalIsDueAboutAfterTwoThirdsOfALife(t *testing.T) {
 func newCA(t testing.TB, names []string, now time.Time) Pair {
 	t.Helper()
 	ca, err := NewCA(names, DefaultCALifetime, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca
+}
+
+// newCAForClients returns a CA for exactly the names, whose certificate says that what it signs is for clients.
+func newCAForClients(t testing.TB, names []string) Pair {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		Subject: pkix.Name{CommonName: "for clients"}, NotBefore: start().Add(-backdate), NotAfter: start().Add(DefaultCALifetime),
+		KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true, IsCA: true,
+	}
+	constrain(template, names)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := encode(der, key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,6 +73,14 @@ func verifyCA(ca Pair, names []string, now time.Time) error {
 	if !permits(certificate, names) {
 		return fmt.Errorf("the CA may not sign for exactly %s", strings.Join(names, ", "))
 	}
+	// Whatever else its certificate says, a certificate that it signs has to verify.
+	trial, err := NewLeaf(ca, names, time.Hour, now)
+	if err != nil {
+		return err
+	}
+	if err := Verify(trial, ca.Certificate, names, now); err != nil {
+		return fmt.Errorf("what the CA signs does not verify: %w", err)
+	}
 	return nil
 }
 
