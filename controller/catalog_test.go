@@ -19,7 +19,7 @@ func TestTheCatalogTellsOfThoseThatBecomeSomethingElse(t *testing.T) {
 	bystander := gitSyncProfile(clusterProfile("bystander", v1alpha1.FailurePolicyIgnore, "env=prod", ""))
 	inside := namespacedProfile("shop", "inside", v1alpha1.FailurePolicyIgnore)
 	inside.Spec.GitSync = gitSync()
-	f := newFixture(t, func(err error) error { return err }, dependent, bystander, &inside)
+	f := newFakeCluster(t, func(err error) error { return err }, dependent, bystander, &inside)
 	base := gitSyncProfile(withoutMatch(clusterProfile("base", "", "", "")))
 	shadow := namespacedProfile("shop", "bystander", v1alpha1.FailurePolicyIgnore)
 	shadow.Spec.GitSync = gitSync()
@@ -80,7 +80,7 @@ func TestAChangeOfOneProfileOfManyTellsOfNoOther(t *testing.T) {
 		name, selector := fmt.Sprintf("p%03d", i), fmt.Sprintf("n=%d", i)
 		objects = append(objects, gitSyncProfile(clusterProfile(name, v1alpha1.FailurePolicyIgnore, selector, "")))
 	}
-	f := newFixture(t, func(err error) error { return err }, objects...)
+	f := newFakeCluster(t, func(err error) error { return err }, objects...)
 	f.settle(t)
 	if got := len(told(f.catalog)); got != many {
 		t.Fatalf("told of %d", got)

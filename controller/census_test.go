@@ -39,7 +39,7 @@ func (r *liveReader) List(ctx context.Context, list client.ObjectList, options .
 }
 
 // countLists counts the lists of workloads from now on.
-func countLists(f *fixture) *liveReader {
+func countLists(f *fakeCluster) *liveReader {
 	live := &liveReader{Reader: f.client}
 	f.finder.live = live
 	return live
@@ -49,7 +49,7 @@ func countLists(f *fixture) *liveReader {
 var onePass = len(workloadKinds())
 
 // brokenProfiles has a cluster of profiles, for each of which there is a Deployment that asks; good ones that are not broken yet.
-func brokenProfiles(t *testing.T, number int) (*fixture, []*v1alpha1.ClusterPatternProfile) {
+func brokenProfiles(t *testing.T, number int) (*fakeCluster, []*v1alpha1.ClusterPatternProfile) {
 	t.Helper()
 	objects := []client.Object{&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}}
 	all := make([]*v1alpha1.ClusterPatternProfile, 0, number)
@@ -60,7 +60,7 @@ func brokenProfiles(t *testing.T, number int) (*fixture, []*v1alpha1.ClusterPatt
 		all = append(all, profile)
 		objects = append(objects, profile, deploymentIn("shop", name, name))
 	}
-	f := newFixture(t, func(err error) error { return err }, objects...)
+	f := newFakeCluster(t, func(err error) error { return err }, objects...)
 	f.tick = 0
 	f.pods.index = newPodIndex()
 	f.settle(t)
@@ -70,17 +70,17 @@ func brokenProfiles(t *testing.T, number int) (*fixture, []*v1alpha1.ClusterPatt
 	return f, all
 }
 
-func (f *fixture) breakProfiles(t *testing.T, all ...*v1alpha1.ClusterPatternProfile) {
+func (f *fakeCluster) breakProfiles(t *testing.T, all ...*v1alpha1.ClusterPatternProfile) {
 	t.Helper()
 	f.changeSpecs(t, []string{"noSuchField"}, all...)
 }
 
-func (f *fixture) mendProfiles(t *testing.T, all ...*v1alpha1.ClusterPatternProfile) {
+func (f *fakeCluster) mendProfiles(t *testing.T, all ...*v1alpha1.ClusterPatternProfile) {
 	t.Helper()
 	f.changeSpecs(t, nil, all...)
 }
 
-func (f *fixture) changeSpecs(t *testing.T, overridable []string, all ...*v1alpha1.ClusterPatternProfile) {
+func (f *fakeCluster) changeSpecs(t *testing.T, overridable []string, all ...*v1alpha1.ClusterPatternProfile) {
 	t.Helper()
 	for _, profile := range all {
 		changed := f.cluster(t, profile.Name)
@@ -94,14 +94,14 @@ func (f *fixture) changeSpecs(t *testing.T, overridable []string, all ...*v1alph
 }
 
 // look keeps the status of a profile as it is now.
-func (f *fixture) look(t *testing.T, profile *v1alpha1.ClusterPatternProfile) reconcile.Result {
+func (f *fakeCluster) look(t *testing.T, profile *v1alpha1.ClusterPatternProfile) reconcile.Result {
 	t.Helper()
 	f.settle(t)
 	return f.reconcile(t, f.reconcileCluster, profile)
 }
 
 // use returns the condition InUse of a profile, as "STATUS REASON".
-func (f *fixture) use(t *testing.T, profile *v1alpha1.ClusterPatternProfile) string {
+func (f *fakeCluster) use(t *testing.T, profile *v1alpha1.ClusterPatternProfile) string {
 	t.Helper()
 	condition := meta.FindStatusCondition(f.cluster(t, profile.Name).Status.Conditions, v1alpha1.ConditionInUse)
 	if condition == nil {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/pillion-dev/pillion/certs"
 	"github.com/pillion-dev/pillion/test/apiserver"
+	"github.com/pillion-dev/pillion/test/fixture"
 )
 
 // kept is a cluster whose certificates are kept, by a clock that the test sets.
@@ -37,18 +38,7 @@ type kept struct {
 // TestCertificatesOnARealAPIServer keeps certificates with the controller's own permissions. Each part begins where the one before it
 // ended.
 func TestCertificatesOnARealAPIServer(t *testing.T) {
-	server, err := apiserver.Start(t.Context(), apiserver.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := server.InstallDeploy(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	server := fixture.Installed(t)
 	k := &kept{cluster: cluster{Client: server.Client}, server: server, whole: t}
 	k.start()
 	for _, part := range []struct {

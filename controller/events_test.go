@@ -31,6 +31,7 @@ import (
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/test/apiserver"
+	"github.com/pillion-dev/pillion/test/fixture"
 )
 
 const collides = `{"site":"PortCollision: port 80 is taken"}`
@@ -46,18 +47,7 @@ func encodeJSON(t *testing.T, value any) string {
 
 // TestEventsOnARealAPIServer tells with the controller's own permissions. Each part has a namespace of its own.
 func TestEventsOnARealAPIServer(t *testing.T) {
-	server, err := apiserver.Start(t.Context(), apiserver.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := server.InstallDeploy(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	server := fixture.Installed(t)
 	config, err := server.ServiceAccountConfig(t.Context(), "pillion-system", "pillion-controller")
 	if err != nil {
 		t.Fatal(err)

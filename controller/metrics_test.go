@@ -24,6 +24,7 @@ import (
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/test/apiserver"
+	"github.com/pillion-dev/pillion/test/fixture"
 )
 
 // scraped returns the lines of a scrape that begin with "pillion_profile", sorted.
@@ -62,18 +63,7 @@ func freeAddress(t *testing.T) string {
 
 // TestAScrapeTellsWhichProfilesAreReady scrapes controllers of one process, on a real API server.
 func TestAScrapeTellsWhichProfilesAreReady(t *testing.T) {
-	server, err := apiserver.Start(t.Context(), apiserver.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := server.InstallDeploy(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	server := fixture.Installed(t)
 	config, err := server.ServiceAccountConfig(t.Context(), "pillion-system", "pillion-controller")
 	if err != nil {
 		t.Fatal(err)

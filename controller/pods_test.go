@@ -200,7 +200,7 @@ func TestNumbersFromBeforeARestartAreMendedWhereNoPodIsLeft(t *testing.T) {
 	profile := gitSyncProfile(withoutMatch(clusterProfile("a", "", "", "")))
 	namespaced := namespacedProfile("shop", "a", "")
 	namespaced.Spec.GitSync = gitSync()
-	f := newFixture(t, func(err error) error { return err }, profile, &namespaced)
+	f := newFakeCluster(t, func(err error) error { return err }, profile, &namespaced)
 	f.pods.index = newPodIndex()
 	f.pods.index.put(wovenPod("shop", "web", `{"a":{"revision":"1"}}`))
 	f.pods.index.put(wovenPod("shop", "own", `{"a":{"revision":"1","namespace":"shop"}}`))

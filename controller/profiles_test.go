@@ -27,7 +27,7 @@ func TestAStatusIsWrittenOnce(t *testing.T) {
 	namespaced := namespacedProfile("shop", "a", v1alpha1.FailurePolicyIgnore)
 	namespaced.Spec.GitSync = gitSync()
 	writes := 0
-	f := newFixture(t, func(error) error { writes++; return nil }, cluster, &namespaced)
+	f := newFakeCluster(t, func(error) error { writes++; return nil }, cluster, &namespaced)
 	tests := map[string]struct {
 		reconcile reconcile.Func
 		object    client.Object
@@ -63,7 +63,7 @@ func TestAFailedWriteOfAStatus(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			profile := gitSyncProfile(clusterProfile("a", v1alpha1.FailurePolicyIgnore, "", ""))
-			f := newFixture(t, func(error) error { return test.err }, profile)
+			f := newFakeCluster(t, func(error) error { return test.err }, profile)
 			f.settle(t)
 			result, err := f.reconcileCluster(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(profile)})
 			if (err != nil) != test.wantErr || result.RequeueAfter != test.wantRetry {
@@ -81,7 +81,7 @@ func TestAnErrorNamesTheFieldsThatAreInvalidAndNotWhatTheyHold(t *testing.T) {
 		field.Required(field.NewPath("spec", "gitSync", "mountPath"), canary),
 	})
 	profile := gitSyncProfile(clusterProfile("a", v1alpha1.FailurePolicyIgnore, "", ""))
-	f := newFixture(t, func(error) error { return refusal }, profile)
+	f := newFakeCluster(t, func(error) error { return refusal }, profile)
 	f.settle(t)
 	_, err := f.reconcileCluster(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(profile)})
 	want := "write the profile's status: the API server finds fields invalid: spec.gitSync.repo (FieldValueInvalid), " +
@@ -94,7 +94,7 @@ func TestAnErrorNamesTheFieldsThatAreInvalidAndNotWhatTheyHold(t *testing.T) {
 func TestNothingIsWrittenOfAProfileThatTheCatalogDoesNotHaveYet(t *testing.T) {
 	profile := gitSyncProfile(clusterProfile("a", v1alpha1.FailurePolicyIgnore, "", ""))
 	writes := 0
-	f := newFixture(t, func(error) error { writes++; return nil }, profile)
+	f := newFakeCluster(t, func(error) error { writes++; return nil }, profile)
 	f.reconcile(t, f.reconcileCluster, profile)
 	if writes != 0 {
 		t.Error("a status was written")
@@ -109,7 +109,7 @@ func TestNothingIsWrittenOfAProfileThatTheCatalogDoesNotHaveYet(t *testing.T) {
 func TestCountsAloneAreNotWrittenAtOnce(t *testing.T) {
 	profile := gitSyncProfile(withoutMatch(clusterProfile("a", "", "", "")))
 	writes := 0
-	f := newFixture(t, func(err error) error { writes++; return err }, profile)
+	f := newFakeCluster(t, func(err error) error { writes++; return err }, profile)
 	f.countsInterval = time.Hour
 	f.pods.index = newPodIndex()
 	for range 2 {
@@ -134,8 +134,8 @@ func TestCountsAloneAreNotWrittenAtOnce(t *testing.T) {
 	}
 }
 
-// fixture is a profileReconciler of a cluster that is not there.
-type fixture struct {
+// fakeCluster is a profileReconciler of a cluster that is not there.
+type fakeCluster struct {
 	*profileReconciler
 
 	clock time.Time
@@ -143,9 +143,9 @@ type fixture struct {
 	tick time.Duration
 }
 
-// newFixture has a cluster of the objects; wrote is called after each write of a status, with its error, and says what the write
+// newFakeCluster has a cluster of the objects; wrote is called after each write of a status, with its error, and says what the write
 // gives instead.
-func newFixture(t *testing.T, wrote func(error) error, objects ...client.Object) *fixture {
+func newFakeCluster(t *testing.T, wrote func(error) error, objects ...client.Object) *fakeCluster {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
@@ -168,7 +168,7 @@ func newFixture(t *testing.T, wrote func(error) error, objects ...client.Object)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{clock: time.Unix(1000, 0), tick: time.Second}
+	f := &fakeCluster{clock: time.Unix(1000, 0), tick: time.Second}
 	counter := newPodCounter(nil, catalog.tellCounts)
 	now := func() time.Time {
 		f.clock = f.clock.Add(f.tick)
@@ -186,14 +186,14 @@ func newFixture(t *testing.T, wrote func(error) error, objects ...client.Object)
 }
 
 // settle brings the catalog up to date.
-func (f *fixture) settle(t *testing.T) {
+func (f *fakeCluster) settle(t *testing.T) {
 	t.Helper()
 	if _, err := f.catalog.Reconcile(t.Context(), one()); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (f *fixture) reconcile(t *testing.T, do reconcile.Func, object client.Object) reconcile.Result {
+func (f *fakeCluster) reconcile(t *testing.T, do reconcile.Func, object client.Object) reconcile.Result {
 	t.Helper()
 	result, err := do(t.Context(), reconcile.Request{NamespacedName: client.ObjectKeyFromObject(object)})
 	if err != nil {
@@ -202,7 +202,7 @@ func (f *fixture) reconcile(t *testing.T, do reconcile.Func, object client.Objec
 	return result
 }
 
-func (f *fixture) cluster(t *testing.T, name string) *v1alpha1.ClusterPatternProfile {
+func (f *fakeCluster) cluster(t *testing.T, name string) *v1alpha1.ClusterPatternProfile {
 	t.Helper()
 	profile := &v1alpha1.ClusterPatternProfile{}
 	if err := f.client.Get(t.Context(), types.NamespacedName{Name: name}, profile); err != nil {

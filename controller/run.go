@@ -3,7 +3,6 @@
 package controller
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -22,7 +21,6 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/discovery"
 	eventsclient "k8s.io/client-go/kubernetes/typed/events/v1"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -250,76 +248,6 @@ func strip(object any) (any, error) {
 	return cache.TransformStripManagedFields()(object)
 }
 
-// addCertificates keeps the certificate: from the start, when one of the Secrets or of the webhook configurations changes, and by time.
-func addCertificates(mgr manager.Manager, options Options, names []string, desired *desired) error {
-	issuer, err := addCertManager(mgr, options, names)
-	if err != nil {
-		return err
-	}
-	alarm, metrics, teller, err := certificateTellers(mgr, options)
-	if err != nil {
-		return err
-	}
-	controller := builder.ControllerManagedBy(mgr).Named("certificates").WithOptions(retrySoon()).
-		WatchesRawSource(once()).WatchesRawSource(alarm.source()).
-		Watches(mutatingKind().empty(), toOne()).
-		Watches(validatingKind().empty(), toOne()).
-		WatchesRawSource(source.Channel(issuer.changed, toOne()))
-	for _, name := range []string{options.CASecret, options.CertificateSecret, CertManagerSecret} {
-		secrets, err := secretCache(mgr, options.Namespace, name)
-		if err != nil {
-			return err
-		}
-		controller.WatchesRawSource(source.Kind[client.Object](secrets, &corev1.Secret{}, toOne()))
-	}
-	return controller.Complete(&certificateReconciler{
-		client: mgr.GetClient(),
-		options: certs.Options{
-			Namespace:         options.Namespace,
-			CASecret:          options.CASecret,
-			CertificateSecret: options.CertificateSecret,
-			Names:             names,
-			CALifetime:        options.CALifetime,
-			LeafLifetime:      options.CertificateLifetime,
-			Settle:            options.CertificateSettle,
-			Holds: func(ctx context.Context, bundle []byte) (bool, error) {
-				issued, _ := issuer.issues()
-				return allHold(ctx, mgr.GetAPIReader(), options.WebhookConfiguration, bundle, holdsFor(issued, options.Now()))
-			},
-			Trusted: func(ctx context.Context) ([]byte, error) {
-				held, err := caBundles(ctx, mgr.GetAPIReader(), options.WebhookConfiguration)
-				return bytes.Join(held, []byte("\n")), err
-			},
-		},
-		bundle:      desired.bundle,
-		certManager: issuer,
-		alarm:       alarm,
-		metrics:     metrics,
-		teller:      teller,
-		now:         options.Now,
-	})
-}
-
-// certificateTellers returns what says when certificates are due, and what tells of them where the controller leads.
-func certificateTellers(mgr manager.Manager, options Options) (*alarm, *certificateMetrics, *certificateTeller, error) {
-	told, err := registerCertificates(metrics.Registry)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	events, err := eventsclient.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
-	if err != nil {
-		return nil, nil, nil, fmt.Errorf("prepare to write Events: %w", err)
-	}
-	teller := newCertificateTeller(newAnnouncer(events, options.Now, mgr.GetLogger().WithName("certificates")),
-		options.Namespace, options.CertificateSecret, options.Now)
-	forget := manager.RunnableFunc(func(ctx context.Context) error {
-		<-ctx.Done()
-		told.forget()
-		return nil
-	})
-	return newAlarm(options.Now), told, teller, errors.Join(mgr.Add(teller), mgr.Add(forget))
-}
-
 // retryFailed is how long at most is waited to do again what has failed: whatever the API server could not take for some time is done soon
 // after it can.
 const retryFailed = 5 * time.Second
@@ -329,28 +257,6 @@ func retrySoon() crcontroller.Options {
 	return crcontroller.Options{
 		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](50*time.Millisecond, retryFailed),
 	}
-}
-
-// addCertManager has cert-manager issue the serving certificate where that is wanted: from the start, when what it issues changes, and by
-// time.
-func addCertManager(mgr manager.Manager, options Options, names []string) (*certManager, error) {
-	api, err := discovery.NewDiscoveryClientForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
-	if err != nil {
-		return nil, fmt.Errorf("prepare to look for cert-manager: %w", err)
-	}
-	issuer := newCertManager(options, names, mgr.GetAPIReader(), mgr.GetClient(), func() (bool, error) { return servesCertManager(api) })
-	issuer.filled = func(ctx context.Context) (bool, error) {
-		return allFilled(ctx, mgr.GetAPIReader(), options.WebhookConfiguration)
-	}
-	controller := builder.ControllerManagedBy(mgr).Named("cert-manager").WatchesRawSource(once())
-	for _, name := range []string{CertManagerSecret, certManagerCASecret} {
-		secrets, err := secretCache(mgr, options.Namespace, name)
-		if err != nil {
-			return nil, err
-		}
-		controller.WatchesRawSource(source.Kind[client.Object](secrets, &corev1.Secret{}, toOne()))
-	}
-	return issuer, controller.Complete(issuer)
 }
 
 // addCatalog keeps the catalog: when profiles change.
@@ -491,29 +397,6 @@ func addSelfCheck(mgr manager.Manager, desired *desired, options Options) error 
 		WatchesMetadata(&corev1.Namespace{}, named(SelfCheckNamespace)).
 		WatchesRawSource(source.Kind[client.Object](secrets, &corev1.Secret{}, toOne())).
 		Complete(check)
-}
-
-// secretCache returns a cache of one Secret. Each has its own, for a field selector selects one name, and permission to list and
-// watch is by name.
-func secretCache(mgr manager.Manager, namespace, name string) (cache.Cache, error) {
-	secrets, err := cache.New(mgr.GetConfig(), cache.Options{
-		HTTPClient: mgr.GetHTTPClient(),
-		Scheme:     mgr.GetScheme(),
-		Mapper:     mgr.GetRESTMapper(),
-		ByObject: map[client.Object]cache.ByObject{&corev1.Secret{}: {
-			Namespaces: map[string]cache.Config{
-				namespace: {FieldSelector: fields.OneTermEqualSelector("metadata.name", name)},
-			},
-			Transform: cache.TransformStripManagedFields(),
-		}},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("prepare to watch Secret %s/%s: %w", namespace, name, err)
-	}
-	if err := mgr.Add(secrets); err != nil {
-		return nil, fmt.Errorf("prepare to watch Secret %s/%s: %w", namespace, name, err)
-	}
-	return secrets, nil
 }
 
 // one is the only request of controllers that keep one thing.

@@ -32,23 +32,13 @@ import (
 	"github.com/pillion-dev/pillion/certs"
 	"github.com/pillion-dev/pillion/profiles"
 	"github.com/pillion-dev/pillion/test/apiserver"
+	"github.com/pillion-dev/pillion/test/fixture"
 )
 
 // TestTheControllerOnARealAPIServer runs the controller with its own ServiceAccount's permissions. Each part begins where the one
 // before it ended.
 func TestTheControllerOnARealAPIServer(t *testing.T) {
-	server, err := apiserver.Start(t.Context(), apiserver.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := server.InstallDeploy(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	server := fixture.Installed(t)
 	webhook := startWebhook(t)
 	c := &cluster{Client: server.Client, webhook: webhook}
 	for _, configuration := range configurations() {

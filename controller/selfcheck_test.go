@@ -24,6 +24,7 @@ import (
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/test/apiserver"
+	"github.com/pillion-dev/pillion/test/fixture"
 )
 
 var selfCheckKey = types.NamespacedName{Namespace: SelfCheckNamespace, Name: SelfCheckProfile}
@@ -38,18 +39,7 @@ type checked struct {
 
 // TestTheSelfCheckOnARealAPIServer runs the controller with its own permissions. Each part begins and ends with a check that passes.
 func TestTheSelfCheckOnARealAPIServer(t *testing.T) {
-	server, err := apiserver.Start(t.Context(), apiserver.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := server.InstallDeploy(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	server := fixture.Installed(t)
 	c := &checked{Client: server.Client, server: server, webhook: startFailing(t, server.Client)}
 	metrics := freeAddress(t)
 	c.metrics = "http://" + metrics + "/metrics"

@@ -242,14 +242,14 @@ func TestOfManyWhoAskSomeAreNamed(t *testing.T) {
 }
 
 // finderOf has an object in a cluster of the profiles a, of the cluster for team web, and a, of namespace shop.
-func finderOf(t *testing.T, object client.Object) (*fixture, *profiles.Snapshot) {
+func finderOf(t *testing.T, object client.Object) (*fakeCluster, *profiles.Snapshot) {
 	t.Helper()
 	team := map[string]string{"team": "web"}
 	cluster := gitSyncProfile(withoutMatch(clusterProfile("a", "", "", "")))
 	cluster.Spec.AllowedNamespaces = &metav1.LabelSelector{MatchLabels: team}
 	namespaced := namespacedProfile("shop", "a", "")
 	namespaced.Spec.GitSync = gitSync()
-	f := newFixture(t, func(err error) error { return err }, object, cluster, &namespaced,
+	f := newFakeCluster(t, func(err error) error { return err }, object, cluster, &namespaced,
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: team}},
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "blog", Labels: team}},
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system", Labels: team}},
@@ -269,7 +269,7 @@ func TestADeletedProfileIsKeptForThoseThatReadItsFiles(t *testing.T) {
 	reader.Spec.TemplateProcessor = &v1alpha1.TemplateProcessor{
 		MountPath: "/etc/app", Templates: v1alpha1.TemplateSource{GitSync: &v1alpha1.TemplateGitSync{Profile: "site", Path: "conf"}},
 	}
-	f := newFixture(t, func(err error) error { return err }, site, &reader)
+	f := newFakeCluster(t, func(err error) error { return err }, site, &reader)
 	f.pods.index = newPodIndex()
 	if err := f.client.Delete(t.Context(), site); err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -20,6 +19,7 @@ import (
 	"github.com/pillion-dev/pillion/certs"
 	"github.com/pillion-dev/pillion/profiles"
 	"github.com/pillion-dev/pillion/test/apiserver"
+	"github.com/pillion-dev/pillion/test/fixture"
 )
 
 // fronted is a front on loopback, with a certificate for 127.0.0.1.
@@ -28,29 +28,11 @@ type fronted struct {
 
 	health  *health
 	metrics *Metrics
-	log     *lines
+	log     *fixture.Log
 	address string
 	roots   *x509.CertPool
 	options RunOptions
 	served  sync.WaitGroup
-}
-
-// lines are a log.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 func newAuthority(t *testing.T, names ...string) (ca, leaf certs.Pair) {
@@ -70,7 +52,7 @@ func newAuthority(t *testing.T, names ...string) (ca, leaf certs.Pair) {
 func startFront(t *testing.T, cluster Cluster, change func(*fronted)) *fronted {
 	t.Helper()
 	ca, leaf := newAuthority(t, "127.0.0.1")
-	f := &fronted{health: &health{contact: newContact()}, log: &lines{}, roots: x509.NewCertPool()}
+	f := &fronted{health: &health{contact: newContact()}, log: &fixture.Log{}, roots: x509.NewCertPool()}
 	f.roots.AppendCertsFromPEM(ca.Certificate)
 	f.health.synced.Store(true)
 	if err := f.health.certificate.Update(leaf.Certificate, leaf.Key, ca.Certificate, []string{"127.0.0.1"}, time.Now()); err != nil {

@@ -6,12 +6,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
-	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -20,11 +17,8 @@ import (
 	"unicode/utf8"
 
 	admissionv1 "k8s.io/api/admission/v1"
-	authenticationv1 "k8s.io/api/authentication/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	kjson "sigs.k8s.io/json"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/profiles"
@@ -219,105 +213,6 @@ func enter(decoder *json.Decoder, key string) bool {
 		}
 	}
 	return false
-}
-
-// read reads the body of a request that may hold an admission review. Of one that is too large it returns the beginning.
-func (h *handler) read(w http.ResponseWriter, r *http.Request, allowed *allowance) ([]byte, error) {
-	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", http.MethodPost)
-		return nil, faultf(http.StatusMethodNotAllowed, "send admission reviews by POST, not by %s", r.Method)
-	}
-	if mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
-		return nil, faultf(http.StatusUnsupportedMediaType, "send application/json")
-	}
-	if r.ContentLength > h.options.MaxBodyBytes {
-		const beginning = 64 << 10
-		if !allowed.take(beginning) {
-			return nil, h.tooMany(limitBytes, h.inFlight.mostBytes, "bytes")
-		}
-		body, _ := io.ReadAll(io.LimitReader(r.Body, beginning))
-		return body, h.tooLarge()
-	}
-	limited := http.MaxBytesReader(w, r.Body, h.options.MaxBodyBytes)
-	var body []byte
-	var err error
-	if r.ContentLength > 0 { // at once, where the length is known
-		if !allowed.take(r.ContentLength) {
-			return nil, h.tooMany(limitBytes, h.inFlight.mostBytes, "bytes")
-		}
-		body = make([]byte, r.ContentLength)
-		_, err = io.ReadFull(limited, body)
-	} else {
-		body, err = h.readUnknown(limited, allowed)
-	}
-	if err == nil {
-		if len(body) == 0 {
-			err = faultf(http.StatusBadRequest, "the body is empty")
-		}
-		return body, err
-	}
-	tooLong, known := &http.MaxBytesError{}, &fault{}
-	switch {
-	case errors.As(err, &known):
-		return nil, err
-	case errors.As(err, &tooLong):
-		return body, h.tooLarge()
-	default:
-		return nil, faultf(http.StatusBadRequest, "read the body: %w", err)
-	}
-}
-
-func (h *handler) tooLarge() error {
-	return faultf(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", h.options.MaxBodyBytes)
-}
-
-// review is what is read of an AdmissionReview of admission.k8s.io/v1. The object is decoded at once: only Pods are sent here.
-type review struct {
-	metav1.TypeMeta `json:",inline"`
-	Request         *request `json:"request"`
-}
-
-type request struct {
-	UID         types.UID                   `json:"uid"`
-	Resource    metav1.GroupVersionResource `json:"resource"`
-	SubResource string                      `json:"subResource"`
-	Namespace   string                      `json:"namespace"`
-	Operation   admissionv1.Operation       `json:"operation"`
-	UserInfo    authenticationv1.UserInfo   `json:"userInfo"`
-	Object      corev1.Pod                  `json:"object"`
-	DryRun      bool                        `json:"dryRun"`
-
-	// claimVolumes are profiles.Request's: of Pods that are there only in a workload's template.
-	claimVolumes []string
-}
-
-// decode reads the request of an admission review.
-func decode(body []byte) (*request, error) {
-	decoded := review{}
-	if err := unmarshal(body, &decoded); err != nil {
-		if other, ok := decodeOther(body); ok {
-			return other, nil
-		}
-		return nil, faultf(http.StatusBadRequest, "the body is not an admission review of a Pod: %s", decodeProblem(err))
-	}
-	if decoded.Request == nil {
-		return nil, checkReview(decoded.TypeMeta, "", true)
-	}
-	return decoded.Request, checkReview(decoded.TypeMeta, decoded.Request.UID, false)
-}
-
-// decodeOther reads a review of something that does not decode as a Pod and need not: it is let pass.
-func decodeOther(body []byte) (*request, bool) {
-	review := admissionv1.AdmissionReview{}
-	err := kjson.UnmarshalCaseSensitivePreserveInts(body, &review)
-	if err != nil || review.APIVersion != admissionv1.SchemeGroupVersion.String() || review.Request == nil || review.Request.UID == "" {
-		return nil, false
-	}
-	other := &request{
-		UID: review.Request.UID, Resource: review.Request.Resource, SubResource: review.Request.SubResource,
-		Operation: review.Request.Operation,
-	}
-	return other, !createsPod(other)
 }
 
 // answer answers the review of a Pod: with what is added to it, or on the path of the verification with whether it has what is

@@ -73,30 +73,3 @@ func discard(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, mostDiscarded))
 	}
 }
-
-// chunk is what is read of a body first whose length is not known.
-const chunk = 8 << 10
-
-// readUnknown reads a body whose length is not known. What it takes is counted as it grows.
-func (h *handler) readUnknown(body io.Reader, allowed *allowance) ([]byte, error) {
-	read := make([]byte, 0, chunk)
-	if !allowed.take(chunk) {
-		return nil, h.tooMany(limitBytes, h.inFlight.mostBytes, "bytes")
-	}
-	for {
-		if len(read) == cap(read) {
-			if !allowed.take(int64(cap(read))) {
-				return nil, h.tooMany(limitBytes, h.inFlight.mostBytes, "bytes")
-			}
-			read = append(make([]byte, 0, 2*cap(read)), read...)
-		}
-		n, err := body.Read(read[len(read):cap(read)])
-		read = read[:len(read)+n]
-		switch {
-		case err == io.EOF:
-			return read, nil
-		case err != nil:
-			return read, err
-		}
-	}
-}

@@ -3,9 +3,10 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/pillion-dev/pillion/certs"
 	"github.com/pillion-dev/pillion/test/apiserver"
+	"github.com/pillion-dev/pillion/test/fixture"
 )
 
 // certified is a cluster with certificates and webhook configurations as the controller leaves them, and a user who may read all.
@@ -31,18 +33,7 @@ type certified struct {
 }
 
 func TestCertsStatus(t *testing.T) {
-	server, err := apiserver.Start(t.Context(), apiserver.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := server.InstallDeploy(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	server := fixture.Installed(t)
 	dir := t.TempDir()
 	c := &certified{
 		Server: server, admin: filepath.Join(dir, "admin"), stranger: filepath.Join(dir, "stranger"),
@@ -293,27 +284,30 @@ func (c *certified) tamper(t *testing.T, with func(*admissionregistrationv1.Webh
 	}
 }
 
-// replicas reads metrics through the API server's own proxy, which dials no loopback address.
+// replicas reads what Pods answer that are not there: a proxy before the API server answers in place of its own.
 func (c *certified) replicas(t *testing.T) {
 	t.Helper()
-	host := addressOfHost(t)
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", net.JoinHostPort(host, "0"))
+	text, port := "", "8083"
+	transport, err := rest.TransportFor(c.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := ""
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/metrics" {
-			w.WriteHeader(http.StatusNotFound)
-		}
-		fmt.Fprint(w, text)
-	}))
-	_ = server.Listener.Close()
-	server.Listener = listener
-	server.Start()
-	defer server.Close()
-	_, port, err := net.SplitHostPort(listener.Addr().String())
+	server, err := url.Parse(c.Config.Host)
 	if err != nil {
+		t.Fatal(err)
+	}
+	through := httputil.NewSingleHostReverseProxy(server)
+	through.Transport = transport
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/api/v1/namespaces/pillion-system/pods/pillion-webhook-a:"+port+"/proxy/metrics" {
+			fmt.Fprint(w, text)
+			return
+		}
+		through.ServeHTTP(w, r)
+	}))
+	defer proxy.Close()
+	kubeconfig := filepath.Join(t.TempDir(), "through")
+	if err := apiserver.WriteKubeconfig(&rest.Config{Host: proxy.URL}, kubeconfig); err != nil {
 		t.Fatal(err)
 	}
 	for name, phase := range map[string]corev1.PodPhase{"pillion-webhook-a": corev1.PodRunning, "pillion-webhook-b": corev1.PodPending} {
@@ -338,7 +332,7 @@ func (c *certified) replicas(t *testing.T) {
 		if err := c.Client.Create(t.Context(), pod); err != nil {
 			t.Fatal(err)
 		}
-		pod.Status = corev1.PodStatus{Phase: phase, PodIP: host, PodIPs: []corev1.PodIP{{IP: host}}}
+		pod.Status = corev1.PodStatus{Phase: phase}
 		if err := c.Client.Status().Update(t.Context(), pod); err != nil {
 			t.Fatal(err)
 		}
@@ -377,7 +371,7 @@ func (c *certified) replicas(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			text = test.text
-			report := statusOf(t, c.admin, len(test.problems) > 0)
+			report := statusOf(t, kubeconfig, len(test.problems) > 0)
 			test.want.Pod = "pillion-webhook-a"
 			want := []shownReplica{test.want, {Pod: "pillion-webhook-b", Unknown: "it is Pending"}}
 			if diff := cmp.Diff(want, report.Replicas); diff != "" {
@@ -393,22 +387,6 @@ func notAfterOf(t *testing.T, c *certified) time.Time {
 	state := certs.Inspect(c.secret(t, "pillion-ca").Data, c.secret(t, "pillion-webhook-tls").Data, time.Minute)
 	i := slices.IndexFunc(state.Certificates, func(one certs.Certificate) bool { return one.Role == certs.RoleServing })
 	return state.Certificates[i].Certificate.NotAfter.UTC()
-}
-
-// addressOfHost returns an address of this machine that is not its loopback's.
-func addressOfHost(t *testing.T) string {
-	t.Helper()
-	addresses, err := net.InterfaceAddrs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, address := range addresses {
-		if network, ok := address.(*net.IPNet); ok && network.IP.IsGlobalUnicast() && network.IP.To4() != nil {
-			return network.IP.String()
-		}
-	}
-	t.Skip("the API server's proxy dials no loopback address, and this machine has no other")
-	return ""
 }
 
 func TestCertsStatusWithoutAnyPermissionSaysSo(t *testing.T) {

@@ -25,6 +25,7 @@ import (
 	"github.com/pillion-dev/pillion/manifest"
 	"github.com/pillion-dev/pillion/profiles"
 	"github.com/pillion-dev/pillion/test/apiserver"
+	"github.com/pillion-dev/pillion/test/fixture"
 )
 
 // shelfProfiles are profiles of all kinds, for namespaces web and db.
@@ -297,15 +298,7 @@ func letPodsChangeAll(object map[string]any) {
 }
 
 func TestProfilesOfACluster(t *testing.T) {
-	server, err := apiserver.Start(t.Context(), apiserver.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	server := fixture.APIServer(t, apiserver.Options{})
 	const db = "---\n{apiVersion: v1, kind: Namespace, metadata: {name: db}}\n"
 	objects, err := apiserver.Read(strings.NewReader(shelfProfiles + db))
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/test/apiserver"
+	"github.com/pillion-dev/pillion/test/fixture"
 	"github.com/pillion-dev/pillion/test/installation"
 )
 
@@ -37,7 +38,7 @@ type telling struct {
 	processes
 
 	auditLog  string
-	serverLog *buffer
+	serverLog *fixture.Log
 	canaries  canaries
 }
 
@@ -57,33 +58,25 @@ func startTelling(t *testing.T) *telling {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	policy, told := filepath.Join(dir, "policy.yaml"), &telling{auditLog: filepath.Join(dir, "audit.log"), serverLog: &buffer{}}
+	policy, told := filepath.Join(dir, "policy.yaml"), &telling{auditLog: filepath.Join(dir, "audit.log"), serverLog: &fixture.Log{}}
 	if err := os.WriteFile(policy, []byte(auditPolicy), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	fresh, err := apiserver.Start(t.Context(), apiserver.Options{Log: told.serverLog, Flags: map[string]string{
+	fresh := fixture.APIServer(t, apiserver.Options{Log: told.serverLog, Flags: map[string]string{
 		"audit-policy-file": policy, "audit-log-path": told.auditLog, "audit-log-mode": "blocking",
 	}})
-	if err != nil {
-		t.Fatalf("%v\n%s", err, told.serverLog.take())
-	}
-	t.Cleanup(func() {
-		if err := fresh.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	told.server, told.log = fresh, &buffer{}
+	told.server, told.log = fresh, &fixture.Log{}
 	told.create(t, told.brokenProfile(t)) // before there is a webhook that refuses it
 	told.Installation, err = installation.Start(t.Context(), fresh, installation.Options{
 		Binary: binary, Log: told.log,
 		Env: []string{"PILLION_LOG_LEVEL=debug", "PILLION_CONTROLLER_SELF_CHECK_INTERVAL=none"}, // its answers would be counted
 	})
 	if err != nil {
-		t.Fatalf("%v\n%s", err, told.log.take())
+		t.Fatalf("%v\n%s", err, told.log.Take())
 	}
 	t.Cleanup(func() {
 		if err := told.Stop(); err != nil {
-			t.Errorf("%v\n%s", err, told.log.take())
+			t.Errorf("%v\n%s", err, told.log.Take())
 		}
 	})
 	return told
@@ -186,7 +179,7 @@ func (a *telling) audits(t *testing.T) {
 		in := a.namespace(t, map[string]string{"audit-enforced": ""})
 		webhookAfterPillion(t, a.server, in, admissionregistrationv1.NeverReinvocationPolicy, labeled("late", "yes"))
 		awaitOther(t, a.server, pod(in), func(made *corev1.Pod, err error) bool { return err == nil && made.Labels["late"] == "yes" })
-		a.serverLog.take()
+		a.serverLog.Take()
 		before := a.counted(t, "pillion_admissions_total", `reason="AlreadyInjected"`)
 		a.admit(t, named("reinvoked", pod(in, v1alpha1.InjectKey, "audit-cache")))
 		if again := a.counted(t, "pillion_admissions_total", `reason="AlreadyInjected"`); again != before+2 {
@@ -200,7 +193,7 @@ func (a *telling) audits(t *testing.T) {
 		if diff := cmp.Diff(want, a.audited(t, in, "reinvoked")); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
-		if log := a.serverLog.take(); strings.Contains(log, "admission audit annotation") {
+		if log := a.serverLog.Take(); strings.Contains(log, "admission audit annotation") {
 			t.Errorf("the API server drops what was told before otherwise:\n%s", log)
 		}
 	})

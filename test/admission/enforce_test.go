@@ -345,7 +345,8 @@ func TestATenantsExpressionsKeepNothingFromBeingEnforced(t *testing.T) {
 func createAgain(ctx context.Context, p *corev1.Pod, tries int) (*corev1.Pod, error) {
 	for {
 		stored, err := server.Clientset.CoreV1().Pods(p.Namespace).Create(ctx, p, metav1.CreateOptions{})
-		if tries--; err == nil || tries == 0 || !strings.Contains(err.Error(), string(profiles.ReasonNotInjected)) {
+		tries--
+		if err == nil || tries == 0 || !strings.Contains(err.Error(), string(profiles.ReasonNotInjected)) {
 			return stored, err
 		}
 	}

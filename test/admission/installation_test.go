@@ -1,7 +1,6 @@
 package admission
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -26,6 +25,7 @@ import (
 	"github.com/pillion-dev/pillion/injectors"
 	"github.com/pillion-dev/pillion/profiles"
 	"github.com/pillion-dev/pillion/test/apiserver"
+	"github.com/pillion-dev/pillion/test/fixture"
 	"github.com/pillion-dev/pillion/weave"
 	"github.com/pillion-dev/pillion/webhook"
 )
@@ -69,7 +69,7 @@ func (tests withPillion) Run() int {
 type installed struct {
 	address, health, metrics string
 	profileOptions           profiles.Options
-	log                      *buffer
+	log                      *fixture.Log
 
 	stopWebhook, stopController func() error
 }
@@ -80,7 +80,7 @@ func install(ctx context.Context) (*installed, error) {
 		return nil, err
 	}
 	i := &installed{
-		log: &buffer{},
+		log: &fixture.Log{},
 		profileOptions: profiles.Options{
 			Images:             injectors.DefaultImages(""),
 			ExcludedNamespaces: []string{excludedNamespace, ownNamespace},
@@ -234,25 +234,4 @@ func freeAddress() (string, error) {
 	}
 	defer listener.Close() //nolint:errcheck // nobody connected
 	return listener.Addr().String(), nil
-}
-
-// buffer is a log.
-type buffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-// take returns what was logged since it was called last.
-func (b *buffer) take() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	text := b.text.String()
-	b.text.Reset()
-	return text
 }

@@ -315,7 +315,7 @@ func awaitStatus(t *testing.T, health string, status int, says string) {
 func awaitLog(t *testing.T, says, about string) {
 	t.Helper()
 	err := apiserver.Await(t.Context(), func(context.Context) (bool, error) {
-		return strings.Contains(pillion.log.take(), says), errors.New("the log does not say it")
+		return strings.Contains(pillion.log.Take(), says), errors.New("the log does not say it")
 	})
 	if err != nil {
 		t.Fatalf("%s: %v", about, err)

@@ -65,7 +65,7 @@ custom:
 func (a *telling) awaitLogged(t *testing.T, so string, says ...string) string {
 	t.Helper()
 	err := apiserver.Await(t.Context(), func(context.Context) (bool, error) {
-		so += a.log.take()
+		so += a.log.Take()
 		return missing(so, says...) == nil, missing(so, says...)
 	})
 	if err != nil {

@@ -35,6 +35,7 @@ import (
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/test/apiserver"
+	"github.com/pillion-dev/pillion/test/fixture"
 	"github.com/pillion-dev/pillion/test/installation"
 	"github.com/pillion-dev/pillion/webhook"
 )
@@ -71,7 +72,7 @@ func TestAWebhookUnderFire(t *testing.T) {
 func igniteWebhook(t *testing.T) *underFire {
 	t.Helper()
 	dir := t.TempDir()
-	f := &underFire{processes: &processes{log: &buffer{}}, clientCA: filepath.Join(dir, "clients.pem")}
+	f := &underFire{processes: &processes{log: &fixture.Log{}}, clientCA: filepath.Join(dir, "clients.pem")}
 	ca, client := clientPair(t)
 	f.client = client
 	writeFile(t, f.clientCA, ca)
@@ -79,16 +80,8 @@ func igniteWebhook(t *testing.T) *underFire {
 	if f.binary, err = installation.Build(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
-	f.server, err = apiserver.Start(t.Context(), apiserver.Options{
+	f.server = fixture.APIServer(t, apiserver.Options{
 		Flags: map[string]string{"admission-control-config-file": admissionConfiguration(t, dir, client)},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := f.server.Stop(); err != nil {
-			t.Error(err)
-		}
 	})
 	f.Installation, err = installation.Start(t.Context(), f.server, installation.Options{
 		Binary: f.binary, Log: f.log, Env: []string{
@@ -100,11 +93,11 @@ func igniteWebhook(t *testing.T) *underFire {
 		},
 	})
 	if err != nil {
-		t.Fatalf("%v\n%s", err, f.log.take())
+		t.Fatalf("%v\n%s", err, f.log.Take())
 	}
 	t.Cleanup(func() {
 		if err := f.Stop(); err != nil {
-			t.Errorf("%v\n%s", err, f.log.take())
+			t.Errorf("%v\n%s", err, f.log.Take())
 		}
 	})
 	f.createReady(t, cache("fire"))
@@ -254,7 +247,7 @@ func (f *underFire) clientCertificates(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "failed calling webhook") { // it may write before it reads why it is refused
 		t.Errorf("an API server that is not known is answered: %v", err)
 	}
-	if err := missing(f.log.take(), "handshake failed", "client_certificate"); err != nil {
+	if err := missing(f.log.Take(), "handshake failed", "client_certificate"); err != nil {
 		t.Error(err)
 	}
 	writeFile(t, f.clientCA, good)
@@ -517,7 +510,7 @@ func (f *underFire) signalTwice(t *testing.T, kubeconfig string, await func(addr
 		"webhook", "--kubeconfig", kubeconfig, "--webhook-listen-address", address,
 		"--webhook-health-address", health, "--webhook-metrics-address", "none",
 	}, flags...)...)
-	log := &buffer{}
+	log := &fixture.Log{}
 	command.Stdout, command.Stderr = log, log
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
@@ -545,7 +538,7 @@ func (f *underFire) signalTwice(t *testing.T, kubeconfig string, await func(addr
 	await(address, health)
 	select {
 	case err := <-result:
-		t.Fatalf("it ended though it was to finish what it has begun: %v %s", err, log.take())
+		t.Fatalf("it ended though it was to finish what it has begun: %v %s", err, log.Take())
 	default:
 	}
 	start := time.Now()
@@ -561,7 +554,7 @@ func (f *underFire) signalTwice(t *testing.T, kubeconfig string, await func(addr
 	case <-time.After(10 * time.Second):
 		t.Error("it goes on", command.Process.Kill())
 	}
-	if err := missing(log.take(), "a second signal"); err != nil {
+	if err := missing(log.Take(), "a second signal"); err != nil {
 		t.Error(err)
 	}
 }

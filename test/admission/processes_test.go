@@ -19,6 +19,7 @@ import (
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/test/apiserver"
+	"github.com/pillion-dev/pillion/test/fixture"
 	"github.com/pillion-dev/pillion/test/installation"
 )
 
@@ -27,7 +28,7 @@ type processes struct {
 	*installation.Installation
 
 	server *apiserver.Server
-	log    *buffer
+	log    *fixture.Log
 }
 
 // TestTheProcessesOfPillion is also where the bounds of what an installation may have are reached: other tests share theirs.
@@ -48,26 +49,18 @@ func startProcesses(t *testing.T) *processes {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fresh, err := apiserver.Start(t.Context(), apiserver.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := fresh.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	p := &processes{server: fresh, log: &buffer{}}
+	fresh := fixture.APIServer(t, apiserver.Options{})
+	p := &processes{server: fresh, log: &fixture.Log{}}
 	p.Installation, err = installation.Start(t.Context(), fresh, installation.Options{
 		Binary: binary, Log: p.log,
 		Env: []string{"PILLION_POD_SECURITY_MODE=Warn", "PILLION_CONTROLLER_SELF_CHECK_INTERVAL=none"}, // its profile would be counted
 	})
 	if err != nil {
-		t.Fatalf("%v\n%s", err, p.log.take())
+		t.Fatalf("%v\n%s", err, p.log.Take())
 	}
 	t.Cleanup(func() {
 		if err := p.Stop(); err != nil {
-			t.Errorf("%v\n%s", err, p.log.take())
+			t.Errorf("%v\n%s", err, p.log.Take())
 		}
 	})
 	return p
@@ -113,7 +106,7 @@ func (p *processes) admit(t *testing.T, app *corev1.Pod) (*corev1.Pod, time.Dura
 	start := time.Now()
 	stored, err := p.server.Clientset.CoreV1().Pods(app.Namespace).Create(t.Context(), app, metav1.CreateOptions{})
 	if err != nil {
-		t.Fatalf("after %s: %v\n%s", time.Since(start), err, p.log.take())
+		t.Fatalf("after %s: %v\n%s", time.Since(start), err, p.log.Take())
 	}
 	return stored, time.Since(start)
 }

@@ -206,7 +206,7 @@ func TestACertificateIsTakenWhenItBecomesValidAndMissedWhenItExpires(t *testing.
 	if took := time.Since(start); took > life+6*time.Second {
 		t.Errorf("it took %s", took)
 	}
-	if strings.Contains(pillion.log.take(), "PRIVATE KEY") {
+	if strings.Contains(pillion.log.Take(), "PRIVATE KEY") {
 		t.Error("the log holds a key")
 	}
 }

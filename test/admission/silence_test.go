@@ -97,7 +97,7 @@ func TestWithoutAPIServerTheWebhookAnswersByWhatItKnows(t *testing.T) {
 	if status, answer := h.send(t, http.MethodPost, jsonType, strings.NewReader(string(unknown))); status != http.StatusOK {
 		t.Fatalf("an unknown name is answered %d before: %s", status, answer)
 	}
-	pillion.log.take()
+	pillion.log.Take()
 
 	link.cut(true)
 	awaitStatus(t, options.HealthAddress, http.StatusOK, "the API server was last heard")
@@ -117,7 +117,7 @@ func TestWithoutAPIServerTheWebhookAnswersByWhatItKnows(t *testing.T) {
 	link.cut(false)
 	err = apiserver.Await(t.Context(), func(context.Context) (bool, error) {
 		stir(t, h.namespace)
-		return strings.Contains(pillion.log.take(), "the API server is heard again"), errors.New("the log does not say that it is heard again")
+		return strings.Contains(pillion.log.Take(), "the API server is heard again"), errors.New("the log does not say that it is heard again")
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 	"github.com/pillion-dev/pillion/certs"
 	"github.com/pillion-dev/pillion/controller"
 	"github.com/pillion-dev/pillion/test/apiserver"
+	"github.com/pillion-dev/pillion/test/fixture"
 	"github.com/pillion-dev/pillion/test/installation"
 )
 
@@ -29,8 +30,9 @@ const (
 	// longSettle is a time to settle that is longer, noSettle one that is not.
 	longSettle, noSettle = 4 * time.Second, time.Nanosecond
 
-	// By its clock the controller is ahead by less than an hour in all: by so much what it signs is backdated.
-	laggedCALife, laggedLeafLife = time.Minute, 20 * time.Second
+	// By its clock the controller is ahead by less than an hour in all: by so much what it signs is backdated. A CA that has replaced
+	// another is not due before the clock is moved on again.
+	laggedCALife, laggedLeafLife = 100 * time.Second, 20 * time.Second
 )
 
 // TestWhatARotationNeeds replaces the CA in the sight of an API server whose watches lag, as one of a control plane's several may: the
@@ -114,7 +116,7 @@ func (l *lagging) control(t *testing.T, settle time.Duration, without without) (
 		t.Fatal(err)
 	}
 	falsify(config, without)
-	log := &lastLines{}
+	log := &fixture.Log{Keep: keptLog}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
@@ -168,8 +170,9 @@ func (l *lagging) endReplacement(t *testing.T) {
 
 // replaceCA replaces the CA once, under traffic by the API server that lags.
 func (l *lagging) replaceCA(t *testing.T, settle time.Duration, without without, fails bool) {
-	old := leafOf(t, l.secret(t, caSecret).Data[corev1.TLSCertKey]).Subject.CommonName
 	stopController := l.control(t, settle, without)
+	l.awaitCaughtUp(t) // with what went before
+	old := leafOf(t, l.secret(t, caSecret).Data[corev1.TLSCertKey]).Subject.CommonName
 	traffic, stop := l.behind.startTraffic(t, flow{creators: 2, rate: 40, handshakes: 50})
 	traffic.awaitCreates(t, 10)
 

@@ -3,15 +3,18 @@ package availability
 import (
 	"io"
 	"os"
-	"sync"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/test/apiserver"
+	"github.com/pillion-dev/pillion/test/fixture"
 	"github.com/pillion-dev/pillion/test/installation"
 )
+
+// keptLog is how much is kept of what the processes of a test log.
+const keptLog = 32 << 10
 
 // askedProfile is what Pods of the traffic ask for.
 const askedProfile = "cache"
@@ -26,16 +29,8 @@ type cluster struct {
 // newCluster starts a cluster for one test, which shows what the processes logged if it fails.
 func newCluster(t *testing.T, options installation.ServiceOptions) *cluster {
 	t.Helper()
-	server, err := apiserver.Start(t.Context(), apiserver.Options{Flags: installation.ServerFlags()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	log := &lastLines{}
+	server := fixture.APIServer(t, apiserver.Options{Flags: installation.ServerFlags()})
+	log := &fixture.Log{Keep: keptLog}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the end of what the processes logged:\n%s", log)
@@ -63,33 +58,9 @@ func newCluster(t *testing.T, options installation.ServiceOptions) *cluster {
 	return c
 }
 
-func tee(log *lastLines, other io.Writer) io.Writer {
+func tee(log *fixture.Log, other io.Writer) io.Writer {
 	if other == nil {
 		return log
 	}
 	return io.MultiWriter(log, other)
-}
-
-// lastLines keeps the end of what is logged.
-type lastLines struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-const keptLog = 32 << 10
-
-func (l *lastLines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, p...)
-	if excess := len(l.text) - keptLog; excess > keptLog {
-		l.text = append(l.text[:0], l.text[excess:]...)
-	}
-	return len(p), nil
-}
-
-func (l *lastLines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return string(l.text)
 }

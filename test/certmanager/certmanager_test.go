@@ -31,6 +31,7 @@ import (
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/test/apiserver"
+	"github.com/pillion-dev/pillion/test/fixture"
 	"github.com/pillion-dev/pillion/test/installation"
 )
 
@@ -70,22 +71,15 @@ type world struct {
 	pillion   *installation.Installation
 	namespace string
 	file      string // the configuration of Pillion
-	log       *lines
+	log       *fixture.Log
 }
 
 // newWorld starts an API server. Pillion is started by install.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	server, err := apiserver.Start(t.Context(), apiserver.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	w := &world{server: server, file: filepath.Join(t.TempDir(), "pillion.yaml"), log: &lines{}}
+	server := fixture.APIServer(t, apiserver.Options{})
+	var err error
+	w := &world{server: server, file: filepath.Join(t.TempDir(), "pillion.yaml"), log: &fixture.Log{}}
 	if err := LogTo(w.log); err != nil {
 		t.Fatal(err)
 	}

@@ -142,22 +142,3 @@ func handshake(ctx context.Context, webhookURL string, bundle []byte) error {
 	}
 	return connection.Close()
 }
-
-// lines keeps what processes log.
-type lines struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, p...)
-	return len(p), nil
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return string(l.text)
-}

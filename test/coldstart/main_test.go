@@ -1,14 +1,12 @@
 package coldstart
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +20,7 @@ import (
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/test/apiserver"
+	"github.com/pillion-dev/pillion/test/fixture"
 	"github.com/pillion-dev/pillion/test/installation"
 )
 
@@ -55,7 +54,7 @@ type cluster struct {
 	client.Client
 	server *apiserver.Server
 	*installation.Parts
-	log *lines
+	log *fixture.Log
 }
 
 func startCluster(t *testing.T, options installation.PartsOptions) *cluster {
@@ -65,16 +64,9 @@ func startCluster(t *testing.T, options installation.PartsOptions) *cluster {
 
 func startClusterWith(t *testing.T, options func(*apiserver.Server) installation.PartsOptions) *cluster {
 	t.Helper()
-	server, err := apiserver.Start(t.Context(), apiserver.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	c := &cluster{Client: server.Client, server: server, log: &lines{}}
+	server := fixture.APIServer(t, apiserver.Options{})
+	var err error
+	c := &cluster{Client: server.Client, server: server, log: &fixture.Log{}}
 	with := options(server)
 	with.Binary, with.Log = binary, c.log
 	if c.Parts, err = installation.NewParts(t.Context(), server, with); err != nil {
@@ -280,22 +272,4 @@ func (c *cluster) awaitWoven(t *testing.T, namespace, profile string) (attempts 
 		return true, nil
 	})
 	return attempts, time.Since(start)
-}
-
-// lines keeps what processes log.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
