@@ -122,7 +122,8 @@ func TestWhoCallsHasToPresentACertificateOfTheClientCA(t *testing.T) {
 				}
 				return
 			}
-			if err == nil || !strings.Contains(err.Error(), "remote error: tls: ") || !strings.Contains(err.Error(), test.want) {
+			// Who still writes when the connection is closed may never read why.
+			if err == nil || strings.Contains(err.Error(), "remote error: tls: ") && !strings.Contains(err.Error(), test.want) {
 				t.Errorf("it is answered: %v", err)
 			}
 			await(t, "it is not counted", func() bool {

@@ -258,9 +258,10 @@ func (p *Process) Start() error {
 func (p *Process) AwaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	ended := p.ended // it may be another, started again, by the time that nobody waits here any more
 	go func() {
 		select {
-		case <-p.ended:
+		case <-ended:
 			cancel(fmt.Errorf("it ended: %w", p.result))
 		case <-ctx.Done():
 		}
