@@ -221,6 +221,7 @@ func newManager(restConfig *rest.Config, options Options, lock resourcelock.Inte
 		Logger:         options.Logger,
 		Cache: cache.Options{
 			ReaderFailOnMissingInformer: true,
+			NewInformer:                 reconnect.NewInformer,
 			DefaultTransform:            strip,
 			ByObject: map[client.Object]cache.ByObject{
 				&admissionregistrationv1.MutatingWebhookConfiguration{}:   {Field: byName},

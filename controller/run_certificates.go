@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/pillion-dev/pillion/certs"
+	"github.com/pillion-dev/pillion/reconnect"
 )
 
 // addCertificates keeps the certificate: from the start, when one of the Secrets or of the webhook configurations changes, and by time.
@@ -116,9 +117,10 @@ func addCertManager(mgr manager.Manager, options Options, names []string) (*cert
 // watch is by name.
 func secretCache(mgr manager.Manager, namespace, name string) (cache.Cache, error) {
 	secrets, err := cache.New(mgr.GetConfig(), cache.Options{
-		HTTPClient: mgr.GetHTTPClient(),
-		Scheme:     mgr.GetScheme(),
-		Mapper:     mgr.GetRESTMapper(),
+		HTTPClient:  mgr.GetHTTPClient(),
+		Scheme:      mgr.GetScheme(),
+		Mapper:      mgr.GetRESTMapper(),
+		NewInformer: reconnect.NewInformer,
 		ByObject: map[client.Object]cache.ByObject{&corev1.Secret{}: {
 			Namespaces: map[string]cache.Config{
 				namespace: {FieldSelector: fields.OneTermEqualSelector("metadata.name", name)},

@@ -69,7 +69,7 @@ func (t *transport) RoundTrip(request *http.Request) (*http.Response, error) {
 			_ = response.Body.Close()                                         // it was only read
 		}
 		t.missed(err, response)
-		if err := wait(request.Context(), after); err != nil {
+		if err := sleep(request.Context(), after); err != nil {
 			return nil, err
 		}
 	}
@@ -115,7 +115,7 @@ func jittered(pause time.Duration) time.Duration {
 	return pause + rand.N(pause/2+1) //nolint:gosec // it is no secret
 }
 
-func wait(ctx context.Context, pause time.Duration) error {
+func sleep(ctx context.Context, pause time.Duration) error {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {

@@ -162,6 +162,7 @@ func newInformed(restConfig *rest.Config, options RunOptions) (*informed, error)
 	cluster.cache, err = cache.New(followed, cache.Options{
 		Scheme:                       scheme,
 		Mapper:                       mapper,
+		NewInformer:                  reconnect.NewInformer,
 		DefaultTransform:             cluster.keep,
 		DefaultUnsafeDisableDeepCopy: new(true), // readers neither change nor keep what they get
 		ByObject: map[client.Object]cache.ByObject{

@@ -20,6 +20,9 @@ const binaryVariable = "TEST_BINARY"
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if address := os.Getenv(crowdVariable); address != "" {
+		os.Exit(beCrowd(address))
+	}
 	os.Exit(run(m))
 }
 
