@@ -1,7 +1,8 @@
 # What can be made here. `make` alone lists it.
 #
 # All of it needs Go, make and git; the race detector also needs a C compiler. The tests of availability make a network namespace:
-# they want root, or a kernel that lets users make namespaces. Nothing but `make install` writes outside of bin/ and Go's own caches.
+# they want root, or a kernel that lets users make namespaces; those on a real node want root. Nothing but `make install` writes
+# outside of bin/ and Go's own caches.
 
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
@@ -21,6 +22,9 @@ SOAK ?= .
 KEEP ?=
 INSTALL_DIR ?= $(HOME)/.local/bin
 COMPONENTS ?= kube-apiserver etcd kubectl
+PLATFORMS ?= linux/amd64,linux/arm64
+PUSH ?=
+IMAGES ?=
 
 # The API server and etcd that tests start.
 export KUBEBUILDER_ASSETS := $(CURDIR)/bin/k8s
@@ -50,7 +54,7 @@ install: build ## copy pillion and the plugin of kubectl to INSTALL_DIR (default
 	ln -sf pillion '$(INSTALL_DIR)/kubectl-pillion'
 
 .PHONY: generate
-generate: bin/tools/controller-gen ## write the deep copies, the CRDs and the references in docs/ from the types and commands
+generate: bin/tools/controller-gen bin/tools/helm ## write the deep copies, CRDs, references in docs/, and deploy/ from the chart
 	API_PATHS='$(API_PATHS)' CRD_DIR='$(CRD_DIR)' hack/generate.sh
 
 .PHONY: fmt
@@ -61,10 +65,16 @@ fmt: bin/tools/golangci-lint ## format the Go code of every module
 clean: ## remove bin/ (Go's caches stay, so making it again is quick)
 	rm -rf bin
 
+##@ Release
+
+.PHONY: images
+images: ## build the images of a release into bin/images, without a daemon; VERSION, PLATFORMS, IMAGES="pillion", PUSH=registry.example.com/x
+	@go -C images/build run . --version '$(VERSION)' --platforms '$(PLATFORMS)' --push '$(PUSH)' $(IMAGES)
+
 ##@ Check
 
 .PHONY: verify
-verify: bin/tools/controller-gen ## fail if a generated file or a go.mod is not up to date; changes nothing
+verify: bin/tools/controller-gen bin/tools/helm ## fail if a generated file, a go.mod or the chart is not right; changes nothing
 	API_PATHS='$(API_PATHS)' CRD_DIR='$(CRD_DIR)' hack/verify.sh
 
 .PHONY: lint
@@ -72,7 +82,7 @@ lint: bin/tools/golangci-lint ## run the linters, which also hold the direction 
 	hack/lint.sh
 
 .PHONY: test
-test: controlplane ## run every test, with a real API server, then every fuzz target for 5 s
+test: controlplane bin/tools/helm ## run every test, with a real API server, then every fuzz target for 5 s
 	hack/test.sh
 	FUZZTIME=5s hack/fuzz.sh
 
@@ -84,6 +94,11 @@ fuzz: controlplane ## run every fuzz target for FUZZTIME (default 2m); FUZZ='^Fu
 bench: controlplane ## measure decisions, and Pod creates through the API server against a no-op webhook (minutes)
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime '$(BENCHTIME)' -count '$(BENCHCOUNT)' $(BENCHPACKAGES)
 	go run ./test/bench
+
+# The kubelet and containerd want root, and programs of Debian's packages. What is missing is said before anything is built.
+.PHONY: test-node
+test-node: node-needs node ## run the tests on a real node; wants root and Debian packages, and says which
+	go test -v -count 1 -p 1 -timeout 30m ./test/node/...
 
 # It wants the machine for itself: certificates that live for five seconds fail calls where nobody gets the CPU to renew them.
 .PHONY: soak
@@ -102,13 +117,32 @@ controlplane: ## fetch or build kube-apiserver, etcd and kubectl into bin/k8s (m
 	@go -C test/controlplane run . --dest ../../bin/k8s $(COMPONENTS)
 
 .PHONY: controlplane-all
-controlplane-all: ## the same with kube-controller-manager, kube-scheduler and kubelet
+controlplane-all: ## the same with kube-controller-manager, kube-scheduler, kubelet and kube-proxy
 	@go -C test/controlplane run . --dest ../../bin/k8s all
+
+.PHONY: node-needs
+node-needs:
+	@go run ./test/node/run --check
+
+.PHONY: node
+node: controlplane-all bin/k8s/coredns ## the same with CoreDNS: all that a real node takes but Debian's packages
+
+bin/k8s/coredns: test/node/dns/main.go test/node/dns/go.mod test/node/dns/go.sum
+	@echo "building CoreDNS, once until test/node/dns changes; the first time takes about a minute"
+	@mkdir -p $(@D)
+	@CGO_ENABLED=0 go -C test/node/dns build -trimpath -buildvcs=false -ldflags '-s -w' -o ../../../$@.unfinished .
+	@touch $@.unfinished && mv $@.unfinished $@
+
+# What has not changed is not built again.
+.PHONY: test-images
+test-images: ## build what stands for the default images on a real node of the tests into bin/images/test; IMAGES names some
+	@go -C images/build run . --test --version '$(VERSION)' $(IMAGES)
 
 # The tools are built when what pins them changes. The rename makes a build that was interrupted leave nothing.
 bin/tools/controller-gen: tool := sigs.k8s.io/controller-tools/cmd/controller-gen
 bin/tools/golangci-lint: tool := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
-bin/tools/controller-gen bin/tools/golangci-lint: tools/go.mod tools/go.sum
+bin/tools/helm: tool := helm.sh/helm/v4/cmd/helm
+bin/tools/controller-gen bin/tools/golangci-lint bin/tools/helm: tools/go.mod tools/go.sum
 	@echo "building $(@F), once until tools/go.mod changes; the first time may take minutes"
 	@mkdir -p $(@D)
 	@CGO_ENABLED=0 go -C tools build -trimpath -buildvcs=false -ldflags '-s -w' -o ../$@.unfinished $(tool)

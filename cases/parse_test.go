@@ -234,9 +234,12 @@ func TestMistakesAreToldWhereTheyStand(t *testing.T) {
 		"profiles that are wrong, here and elsewhere": {
 			"apiVersion: pillion.dev/v1alpha1\nkind: PatternTest\nprofiles:\n- broken.yaml\n- apiVersion: pillion.dev/v1alpha1\n" +
 				"  kind: ClusterPatternProfile\n  metadata: {name: inline}\n  spec: {gitSync: {}}\ncases:\n" + one + pod + expect, []string{
-				"8:10: ClusterPatternProfile inline: spec.gitSync.mountPath: Required value",
-				"8:10: ClusterPatternProfile inline: spec.gitSync.repo: Required value",
-				"broken.yaml:5:3: ClusterPatternProfile broken: spec.gitSync.mountPath: Required value",
+				"8:10: ClusterPatternProfile inline: spec.gitSync.mountPath: Required value: set mountPath, or list it in overridable: then each Pod " +
+					"gives it by an annotation",
+				"8:10: ClusterPatternProfile inline: spec.gitSync.repo: Required value: set repo, or list it in overridable: then each Pod " +
+					"gives it by an annotation",
+				"broken.yaml:5:3: ClusterPatternProfile broken: spec.gitSync.mountPath: Required value: set mountPath, or list it in overridable: " +
+					"then each Pod gives it by an annotation",
 				`broken.yaml:5:13: ClusterPatternProfile broken: spec.gitSync.repo: Invalid value: "integer": repo in body must be of ` +
 					`type string: "integer"`,
 			},

@@ -106,6 +106,9 @@ type Controller struct {
 	// SelfCheckInterval is how often the whole path is proved by a Pod that is not stored. Zero: never.
 	SelfCheckInterval time.Duration
 
+	// DefaultProfiles says that a profile of each built-in pattern is made and kept, for Pods whose annotations say the rest.
+	DefaultProfiles bool
+
 	// Service is where the API server reaches the webhook. It is the zero Service where WebhookURL is set.
 	Service Service
 

@@ -223,6 +223,11 @@ func keys() []key {
 				"failed or changed; 0 or none: never",
 		},
 		{
+			path: "controller.defaultProfiles", value: true, groups: []Group{ControllerManager},
+			usage: "make the default profiles git-sync, prometheus-adapter, cache-ambassador and template-processor, and bring those up to " +
+				"date that nobody has changed; false: leave what is there",
+		},
+		{
 			path: "controller.service", value: Service{Name: "pillion-webhook", Port: 443}, check: service,
 			groups: []Group{ControllerManager},
 			usage:  "Service in Pillion's namespace that the API server reaches the webhook by, NAME:PORT",

@@ -38,7 +38,8 @@ func defaults() Config {
 		Controller: Controller{
 			HealthAddress: ":8082", MetricsAddress: ":8084", LeaderElection: true,
 			LeaseDuration: 15 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: 2 * time.Second, SelfCheckInterval: time.Minute,
-			Service: Service{Name: "pillion-webhook", Port: 443},
+			DefaultProfiles: true,
+			Service:         Service{Name: "pillion-webhook", Port: 443},
 		},
 		Certs: Certs{Mode: "auto", CASecret: "pillion-ca", CALifetime: 365 * 24 * time.Hour, LeafLifetime: 7 * 24 * time.Hour, Settle: 2 * time.Minute},
 	}
@@ -139,6 +140,10 @@ controller:
 		"no self-check, by a flag": {
 			given: given{file: "controller: {selfCheckInterval: 5m}", flags: []string{"--controller-self-check-interval=0s"}},
 			want:  func(c *Config) { c.Controller.SelfCheckInterval = 0 },
+		},
+		"no default profiles": {
+			given: given{file: "controller: {defaultProfiles: true}", environ: []string{"PILLION_CONTROLLER_DEFAULT_PROFILES=false"}},
+			want:  func(c *Config) { c.Controller.DefaultProfiles = false },
 		},
 		"flags of a list add up, a bare bool is true": {
 			given: given{

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -56,7 +57,7 @@ type announcement struct {
 	name string
 }
 
-// announce writes an Event in the namespace of what it is about. One that cannot be written is logged, and nothing else waits for it.
+// announce writes an Event in the namespace of what it is about, or in default if that is in none. One that cannot be written is logged, and nothing else waits for it.
 func (a *announcer) announce(ctx context.Context, what announcement) {
 	if !a.limiter.TryAccept() {
 		a.logger.Info("An Event was not written: there were too many", "reason", what.reason)
@@ -69,7 +70,7 @@ func (a *announcer) announce(ctx context.Context, what announcement) {
 		name = fmt.Sprintf("%s.%s", cut(what.regarding.Name, validation.DNS1123SubdomainMaxLength-40), suffix())
 	}
 	event := &eventsv1.Event{
-		ObjectMeta:          metav1.ObjectMeta{Namespace: what.regarding.Namespace, Name: name},
+		ObjectMeta:          metav1.ObjectMeta{Namespace: cmp.Or(what.regarding.Namespace, metav1.NamespaceDefault), Name: name},
 		EventTime:           metav1.NewMicroTime(a.now()),
 		ReportingController: LeaseName,
 		ReportingInstance:   a.instance,

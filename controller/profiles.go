@@ -32,6 +32,8 @@ type profileReconciler struct {
 	pods    *podCounter
 	finder  *userFinder
 	now     func() time.Time
+	// isRemade tells whether a profile is made again when it is deleted, and whether that is known: if not, it will be told of.
+	isRemade func(profileObject) (isRemade, known bool)
 
 	// countsInterval is how often the status of one profile is written for nothing but its numbers of Pods.
 	countsInterval time.Duration
@@ -145,8 +147,13 @@ func (r *profileReconciler) changeFinalizers(
 // write writes the finalizer and the status if they have to change, unless somebody else changed the profile meanwhile.
 func (r *profileReconciler) write(ctx context.Context, o profileObject, seen *observation) (reconcile.Result, error) {
 	// Somebody may come to ask for it; but nothing is to wait for that of the self-check when Pillion is uninstalled.
-	if len(seen.served.Problems) == 0 && !seen.served.Deleted && !isSelfCheck(o) {
-		if result, err := r.changeFinalizers(ctx, o, controllerutil.AddFinalizer); err != nil || result.RequeueAfter > 0 {
+	isRemade, known := r.isRemade(o)
+	if len(seen.served.Problems) == 0 && !seen.served.Deleted && !isSelfCheck(o) && known {
+		change := controllerutil.AddFinalizer
+		if isRemade {
+			change = controllerutil.RemoveFinalizer
+		}
+		if result, err := r.changeFinalizers(ctx, o, change); err != nil || result.RequeueAfter > 0 {
 			return result, err
 		}
 	}

@@ -180,7 +180,8 @@ func newFakeCluster(t *testing.T, wrote func(error) error, objects ...client.Obj
 		finder: &userFinder{
 			live: c, cached: c, pods: counter, excluded: excluded(), unsettled: catalog.unsettled, recheck: 30 * time.Second, now: now,
 		},
-		now: now, countsInterval: 10 * time.Second, counted: map[types.UID]time.Time{},
+		isRemade: func(profileObject) (isRemade, known bool) { return false, true },
+		now:      now, countsInterval: 10 * time.Second, counted: map[types.UID]time.Time{},
 	}
 	return f
 }

@@ -88,6 +88,10 @@ type Options struct {
 	// CALifetime, CertificateLifetime and CertificateSettle are the defaults of package certs where they are zero.
 	CALifetime, CertificateLifetime, CertificateSettle time.Duration
 
+	// DefaultProfiles are made where they are not there, and kept at these specs for as long as nobody changes them. Empty: none are, and
+	// those that are there stay.
+	DefaultProfiles []v1alpha1.ClusterPatternProfile
+
 	// RecheckUsers is how often it is looked who still asks for a profile that is deleted or broken; zero: every 30 seconds.
 	// CountsInterval is how often the status of one profile is written for its numbers of Pods alone; zero: every 10 seconds.
 	RecheckUsers, CountsInterval time.Duration
@@ -119,6 +123,10 @@ func assemble(restConfig *rest.Config, options Options, lock resourcelock.Interf
 	if err != nil {
 		return nil, err
 	}
+	defaults, err := prepareDefaults(mgr, catalog, options)
+	if err != nil {
+		return nil, err
+	}
 	bundle := newBundle()
 	desired := &desired{
 		reader:   mgr.GetClient(),
@@ -135,7 +143,8 @@ func assemble(restConfig *rest.Config, options Options, lock resourcelock.Interf
 		addCatalog(mgr, catalog),
 		addConfiguration(mgr, desired, mutatingKind(), bundle.changed.mutating, catalog.planChanged.mutating),
 		addConfiguration(mgr, desired, validatingKind(), bundle.changed.validating, catalog.planChanged.validating),
-		addProfiles(mgr, desired, options),
+		addProfiles(mgr, desired, defaults, options),
+		addDefaults(mgr, defaults),
 		addEvents(mgr, options),
 		addMetrics(mgr, catalog),
 		addSelfCheck(mgr, desired, options),
@@ -253,10 +262,14 @@ func strip(object any) (any, error) {
 // after it can.
 const retryFailed = 5 * time.Second
 
+// patience is how long is waited for what is watched to be there. The CustomResourceDefinitions may be installed after the controller.
+const patience = 24 * time.Hour
+
 // retrySoon bounds the time between attempts that fail, which grows to a quarter of an hour by default.
 func retrySoon() crcontroller.Options {
 	return crcontroller.Options{
-		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](50*time.Millisecond, retryFailed),
+		CacheSyncTimeout: patience,
+		RateLimiter:      workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](50*time.Millisecond, retryFailed),
 	}
 }
 
@@ -286,7 +299,7 @@ func addConfiguration[E any](
 
 // addProfiles keeps the status of profiles: when they change, what they come to among others, the webhook configurations that
 // match depends on, or the Pods that carry them.
-func addProfiles(mgr manager.Manager, desired *desired, options Options) error {
+func addProfiles(mgr manager.Manager, desired *desired, defaults *defaultProfiles, options Options) error {
 	pods, err := metadata.NewForConfigAndClient(metadata.ConfigFor(mgr.GetConfig()), mgr.GetHTTPClient())
 	if err != nil {
 		return fmt.Errorf("prepare to count Pods: %w", err)
@@ -298,7 +311,7 @@ func addProfiles(mgr manager.Manager, desired *desired, options Options) error {
 			live: mgr.GetAPIReader(), cached: mgr.GetClient(), pods: counter, excluded: options.ExcludedNamespaces,
 			unsettled: desired.catalog.unsettled, recheck: options.RecheckUsers, now: options.Now,
 		},
-		now: options.Now, countsInterval: options.CountsInterval,
+		now: options.Now, isRemade: defaults.isRemade, countsInterval: options.CountsInterval,
 		counted: map[types.UID]time.Time{},
 	}
 	mutating, validating := mutatingKind().empty(), validatingKind().empty()
@@ -321,6 +334,39 @@ func addProfiles(mgr manager.Manager, desired *desired, options Options) error {
 			WatchesRawSource(source.Channel(desired.catalog.namespacedChanged, told)).
 			Complete(reconcile.Func(r.reconcileNamespaced)),
 	)
+}
+
+func prepareDefaults(mgr manager.Manager, catalog *catalog, options Options) (*defaultProfiles, error) {
+	events, err := eventsclient.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return nil, fmt.Errorf("prepare to write Events: %w", err)
+	}
+	logger := mgr.GetLogger().WithName("default-profiles")
+	return newDefaultProfiles(options.DefaultProfiles, mgr.GetAPIReader(), mgr.GetClient(), newAnnouncer(events, options.Now, logger), logger,
+		func(ctx context.Context, name string) {
+			catalog.tell(ctx, clusterObject(&v1alpha1.ClusterPatternProfile{ObjectMeta: metav1.ObjectMeta{Name: name}}))
+		})
+}
+
+// addDefaults keeps the default profiles: from when their kind is served, and when one changes or goes. It works where the controller
+// leads.
+func addDefaults(mgr manager.Manager, defaults *defaultProfiles) error {
+	if len(defaults.wanted) == 0 {
+		return nil
+	}
+	all := source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+		for _, request := range defaults.requests() {
+			queue.Add(request)
+		}
+		return nil
+	})
+	return builder.ControllerManagedBy(mgr).Named("default-profiles").WithOptions(retrySoon()).
+		WatchesRawSource(all).
+		For(&v1alpha1.ClusterPatternProfile{}, builder.WithPredicates(
+			predicate.NewPredicateFuncs(defaults.isWanted),
+			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}),
+		)).
+		Complete(defaults)
 }
 
 // addEvents tells by Events of what policy left out of Pods.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fails, with the difference on screen, if a generated file is not what generating it gives, or if a go.mod or go.sum is
-# not tidy. It leaves the tree as it was.
+# Fails, with the difference on screen, if a generated file is not what generating it gives, if a go.mod or go.sum is not tidy, or
+# if the chart does not lint or render with one of the sets of values in charts/pillion/ci. It leaves the tree as it was.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 crds=${CRD_DIR:-api/crds}
@@ -12,6 +12,8 @@ generated() {
 	find . \( -name bin -o -name .git \) -prune -o -name 'zz_generated.*.go' -print
 	find "./$crds" -maxdepth 1 -name '*.yaml' -print 2>/dev/null || true
 	find ./docs -maxdepth 1 \( -name 'reference.md' -o -name 'commands.md' \) -print
+	find ./charts/pillion \( -path '*/files/crds/*.yaml' -o -name 'values.schema.json' \) -print
+	find ./deploy -maxdepth 1 -name '*.yaml' ! -name 'kustomization.yaml' -print
 }
 
 # Copies the generated files to a folder, with their times, so that putting them back does not look like a change.
@@ -53,5 +55,13 @@ for module in $modules; do
 	fi
 done
 
-[ $failed = 0 ] && echo "verify: generated files and modules are as they should be"
+for values in charts/pillion/ci/*-values.yaml; do
+	if ! bin/tools/helm lint --strict --quiet --values "$values" charts/pillion ||
+		! bin/tools/helm template pillion charts/pillion --namespace pillion-system --values "$values" >/dev/null; then
+		echo "verify: the chart fails with the values of $values" >&2
+		failed=1
+	fi
+done
+
+[ $failed = 0 ] && echo "verify: generated files, modules and the chart are as they should be"
 exit $failed

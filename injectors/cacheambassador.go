@@ -35,6 +35,7 @@ func cacheAmbassadorInjector() Injector {
 	return Injector{
 		Kind:     v1alpha1.KindCacheAmbassador,
 		Field:    "cacheAmbassador",
+		Required: []Required{{Field: "protocol", Path: "protocol", Example: string(v1alpha1.CacheProtocolMemcached)}},
 		Validate: validateCacheAmbassador,
 		Fragment: cacheAmbassadorFragment,
 		Problems: cacheAmbassadorProblems,

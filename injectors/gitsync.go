@@ -30,8 +30,12 @@ const probeSlack = 10 * time.Second
 // gitSyncInjector is the Sidecar pattern: a directory that follows a git ref, by git-sync v4.7.
 func gitSyncInjector() Injector {
 	return Injector{
-		Kind:     v1alpha1.KindGitSync,
-		Field:    "gitSync",
+		Kind:  v1alpha1.KindGitSync,
+		Field: "gitSync",
+		Required: []Required{
+			{Field: "repo", Path: "repo", Example: "https://git.example.com/web/site.git"},
+			{Field: "mountPath", Path: "mountPath", Example: "/srv/site"},
+		},
 		Validate: validateGitSync,
 		Fragment: gitSyncFragment,
 	}

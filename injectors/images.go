@@ -36,7 +36,7 @@ func DefaultImages(registry string) Images {
 		Gomplate:          at("docker.io", "hairyhenderson/gomplate:v4.3.3"),
 		JSONExporter:      at("quay.io", "prometheuscommunity/json-exporter:v0.7.0"),
 		StatsDExporter:    at("quay.io", "prometheus/statsd-exporter:v0.31.0"),
-		Mtail:             at("ghcr.io", "pillion-dev/mtail:3.0.8"),
+		Mtail:             at("ghcr.io", "pillion-dev/mtail:3.0.9"),
 		RedisExporter:     at("docker.io", "oliver006/redis_exporter:v1.80.1"),
 		MemcachedExporter: at("quay.io", "prometheus/memcached-exporter:v0.15.3"),
 		NginxExporter:     at("docker.io", "nginx/nginx-prometheus-exporter:1.5.1"),

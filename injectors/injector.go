@@ -15,6 +15,10 @@ type Injector struct {
 	Kind  v1alpha1.PatternKind
 	Field string
 
+	// Required are the fields without which there is nothing to add. A profile may leave them to the Pods that get it, so that the CRD's
+	// schema does not require them of profiles but by a rule of its own. Nil: the schema says all.
+	Required []Required
+
 	// Validate says what is wrong with a spec that the CRD's schema cannot see: the configuration of a program that would not
 	// start with it. It is called with the spec of every profile, and with every spec that a Pod's annotations changed.
 	// path is the path of the pattern's field. All problems are reported.
@@ -37,6 +41,14 @@ type Injector struct {
 
 	// Sources names the profiles whose volumes this one reads; they come before it. Nil: none.
 	Sources func(pattern *v1alpha1.Pattern) []string
+}
+
+// Required is a field that every effective spec has, and a profile may lack.
+type Required struct {
+	// Field is its name, which is its path below the pattern.
+	Field string
+	// Path is that of the field, or of one in it, that a Pod sets most simply, Example a value of that.
+	Path, Example string
 }
 
 // All returns the patterns.

@@ -129,7 +129,7 @@ func TestPrometheusAdapterStarts(t *testing.T) {
 		},
 		"mtail": {
 			spec: logsAdapter(v1alpha1.LogProgram{Name: "lines", Program: "counter lines\n/$/ {\n  lines++\n}"}),
-			want: []started{{Name: "pillion-numbers", Image: "ghcr.io/pillion-dev/mtail:3.0.8", Args: []string{
+			want: []started{{Name: "pillion-numbers", Image: "ghcr.io/pillion-dev/mtail:3.0.9", Args: []string{
 				"--progs=/etc/pillion/mtail", "--port=3903", "--logtostderr", "--logs=/logs/*.log",
 			}}},
 		},

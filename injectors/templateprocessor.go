@@ -28,8 +28,12 @@ const maxValuesSize = 64 << 10
 // templateProcessorInjector is the Configuration Template pattern: files rendered before the app starts, by gomplate v4.3.
 func templateProcessorInjector() Injector {
 	return Injector{
-		Kind:     v1alpha1.KindTemplateProcessor,
-		Field:    "templateProcessor",
+		Kind:  v1alpha1.KindTemplateProcessor,
+		Field: "templateProcessor",
+		Required: []Required{
+			{Field: "templates", Path: "templates.configMap.name", Example: "app-templates"},
+			{Field: "mountPath", Path: "mountPath", Example: "/etc/app"},
+		},
 		Validate: validateTemplateProcessor,
 		Fragment: templateProcessorFragment,
 		Problems: templateProcessorProblems,

@@ -149,7 +149,11 @@ func note(in map[string]bool, keys iter.Seq[string]) {
 }
 
 func (d *decider) givenByPattern(profile *Profile, given *additions) {
-	what := d.added(d.plain(profile), nil)
+	c := d.plain(profile)
+	if c.pattern == nil {
+		return
+	}
+	what := d.added(c, nil)
 	note(given.labels, maps.Keys(what.fragment.Labels))
 	note(given.annotations, maps.Keys(what.fragment.Annotations))
 	for i := range what.fragment.Additions {
@@ -160,10 +164,17 @@ func (d *decider) givenByPattern(profile *Profile, given *additions) {
 	}
 }
 
-// plain returns a candidate of a profile as it is, without overrides.
+// plain returns a candidate of a profile with the overrides of the Pod and its namespace; without them, if they cannot be used. Its
+// pattern is nil if there is none that can.
 func (d *decider) plain(profile *Profile) *candidate {
 	c := &candidate{profile: profile}
-	c.effectiveSpec, c.problems = profile.effective(nil)
+	if profile.Pattern == nil {
+		return c
+	}
+	c.effectiveSpec, c.problems = profile.effective(d.overridesOf(profile.Name))
+	if len(c.problems) > 0 {
+		c.effectiveSpec, c.problems = profile.effective(nil)
+	}
 	return c
 }
 
@@ -212,8 +223,8 @@ func (d *decider) containersOf(profile *Profile) []string {
 	names, known := d.names[profile]
 	if !known {
 		names = []string{v1alpha1.ReservedName(profile.Name, "")}
-		if profile.Pattern != nil {
-			what := d.added(d.plain(profile), nil)
+		if c := d.plain(profile); c.pattern != nil {
+			what := d.added(c, nil)
 			names = append(names, containerNames(&what.fragment)...)
 		}
 		if d.names == nil {

@@ -32,19 +32,14 @@ func (p *Profile) effective(overrides []override) (effectiveSpec, []weave.Proble
 	if p.custom != nil {
 		return p.effectiveCustom(overrides)
 	}
-	if len(overrides) == 0 {
+	if len(overrides) == 0 && len(p.left) == 0 {
 		return effectiveSpec{pattern: p.Pattern, revision: p.Revision, configuration: p.configuration}, nil
 	}
 	document := map[string]any{}
 	if err := utiljson.Unmarshal(p.document, &document); err != nil { // it was encoded by us
 		return effectiveSpec{}, []weave.Problem{{Reason: ReasonInvalidOverride, Message: err.Error()}}
 	}
-	var problems []weave.Problem
-	for _, override := range overrides {
-		if problem := p.override(document, override); problem != nil {
-			problems = append(problems, *problem)
-		}
-	}
+	problems := append(p.overrideAll(document, overrides), p.notGiven(document, overrides)...)
 	if len(problems) > 0 {
 		return effectiveSpec{}, problems
 	}

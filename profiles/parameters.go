@@ -16,6 +16,7 @@ import (
 
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/injectors"
+	"github.com/pillion-dev/pillion/weave"
 )
 
 // Available is a profile that Pods of a namespace may ask for, or that chooses them.
@@ -105,8 +106,9 @@ type Parameter struct {
 	Namespace bool `json:"fromNamespace,omitempty"`
 	// Default is what a profile gets that says nothing.
 	Default *string `json:"default,omitempty"`
-	// Required says that a Pod has to set it.
-	Required bool `json:"required,omitempty"`
+	// Required says that a Pod has to set it; Sample is a value that it could write.
+	Required bool   `json:"required,omitempty"`
+	Sample   string `json:"example,omitempty"`
 
 	// What a value is held to.
 	Enum      []string `json:"enum,omitempty"`
@@ -139,13 +141,15 @@ func (p *Profile) Parameters(namespace Namespace) []Parameter {
 func (p *Profile) fieldParameters(inherited []override) []Parameter {
 	own := p.decodedDocument()
 	document := own
-	if _, problems := p.effective(inherited); len(inherited) > 0 && len(problems) == 0 {
+	if _, problems := p.effective(inherited); len(inherited) > 0 && !slices.ContainsFunc(problems, isNoGap) {
 		document = p.decodedDocument()
-		for _, o := range inherited {
-			_ = p.override(document, o) // it has no problem
-		}
+		_ = p.overrideAll(document, inherited) // it has no problem
 	}
-	lister := &fieldLister{profile: p.Name, own: own, document: document}
+	lister := &fieldLister{profile: p.Name, own: own, document: document, required: map[string]string{}}
+	for _, required := range p.absentFrom(document) {
+		path, example := p.givenBy(&required)
+		lister.required[path] = example
+	}
 	for _, path := range p.overridable {
 		if at, err := p.schema.typeAt(path); err == nil {
 			lister.list(path, at)
@@ -153,6 +157,9 @@ func (p *Profile) fieldParameters(inherited []override) []Parameter {
 	}
 	return lister.parameters
 }
+
+// isNoGap tells whether a problem is another than that something is not given yet.
+func isNoGap(problem weave.Problem) bool { return problem.Reason != injectors.ReasonParameterRequired }
 
 func (p *Profile) decodedDocument() map[string]any {
 	document := map[string]any{}
@@ -163,7 +170,8 @@ func (p *Profile) decodedDocument() map[string]any {
 // fieldLister lists fields, each once.
 type fieldLister struct {
 	profile       string
-	own, document map[string]any // without and with what the namespace says
+	own, document map[string]any    // without and with what the namespace says
+	required      map[string]string // what a Pod has to give, with examples
 	parameters    []Parameter
 }
 
@@ -203,6 +211,9 @@ func (l *fieldLister) parameter(path string, at *structuralschema.Structural) Pa
 	}
 	if own := textOf(valueAt(l.own, path)); parameter.Value != nil && (own == nil || *own != *parameter.Value) {
 		parameter.Namespace = true
+	}
+	if example, isRequired := l.required[path]; isRequired {
+		parameter.Required, parameter.Sample = true, example
 	}
 	for _, rule := range at.XValidations {
 		if rule.Message != "" {
@@ -308,6 +319,8 @@ func (p *Parameter) Example() string {
 		return *p.Value
 	case p.Default != nil:
 		return *p.Default
+	case p.Sample != "":
+		return p.Sample
 	case len(p.Enum) > 0:
 		return p.Enum[0]
 	case p.Minimum != "":

@@ -151,8 +151,8 @@ func RestrictedViolations(profile *Profile) (violations []string, known bool) {
 	return violations, true
 }
 
-// example returns what a profile adds by default to an ordinary Pod; false if it takes a certain Pod, or something that a Pod has
-// to give.
+// example returns what a profile adds by default to an ordinary Pod, which gives an ordinary value for what the profile leaves to it;
+// false if it takes a certain Pod, or something that cannot be made up.
 func (p *Profile) example() (weave.Fragment, bool) {
 	if p == nil || p.Pattern == nil {
 		return weave.Fragment{}, false
@@ -167,7 +167,7 @@ func (p *Profile) example() (weave.Fragment, bool) {
 		namespace: request.Namespace, pod: pod, bare: pod, hardening: injectors.HardeningFor(pod), shared: newShared(),
 	}
 	c := &candidate{profile: p}
-	if c.effectiveSpec, c.problems = p.effective(nil); len(c.problems) > 0 {
+	if c.effectiveSpec, c.problems = p.effective(p.ordinary()); len(c.problems) > 0 {
 		return weave.Fragment{}, false
 	}
 	what := d.build(c, nil)

@@ -60,6 +60,7 @@ type Profile struct {
 	declared       *declared              // by the template of a custom pattern
 	bound          *injectors.BoundCustom // with the parameters' defaults; nil if one is required
 	overridable    []string
+	left           []injectors.Required // what the profile leaves to Pods
 	after          []string
 	onPortConflict v1alpha1.PortConflictPolicy
 	allowed        labels.Selector // namespaces that may ask; nil: all
@@ -104,6 +105,7 @@ func (p *Profile) Allows(namespace Namespace) bool {
 type Compiler struct {
 	cluster, namespaced *schema            // of the profiles, without their patterns
 	patterns            map[string]*schema // by the pattern's field
+	required            map[string]string  // see schemas
 	injectors           []injectors.Injector
 	before              *Profile // see Since; nil: everything is compiled
 }
@@ -141,16 +143,16 @@ func NewCompiler() (*Compiler, error) {
 	for i := range c.injectors {
 		fields[i] = c.injectors[i].Field
 	}
-	var err error
-	if c.namespaced, _, err = loadSchemas(crds.PatternProfiles, fields); err != nil {
-		return nil, err
-	}
-	cluster, patterns, err := loadSchemas(crds.ClusterPatternProfiles, fields)
+	namespaced, err := loadSchemas(crds.PatternProfiles, fields)
 	if err != nil {
 		return nil, err
 	}
-	c.cluster = cluster
-	for name, props := range patterns {
+	cluster, err := loadSchemas(crds.ClusterPatternProfiles, fields)
+	if err != nil {
+		return nil, err
+	}
+	c.namespaced, c.cluster, c.required = namespaced.profile, cluster.profile, cluster.required
+	for name, props := range cluster.patterns {
 		if c.patterns[name], err = newSchema(props, false); err != nil {
 			return nil, err
 		}
@@ -327,7 +329,9 @@ func (c *Compiler) compileSpec(object map[string]any, cluster bool) *Profile {
 	}
 	profile.Problems = rules.apply(nil, object)
 	if document, ok := object["spec"].(map[string]any); ok {
-		profile.Problems = append(profile.Problems, c.applyPatterns(document)...)
+		errs := append(c.applyPatterns(document), c.givenByNobody(document)...)
+		sortErrors(errs)
+		profile.Problems = append(profile.Problems, errs...)
 	}
 
 	spec := v1alpha1.ClusterPatternProfileSpec{} // a superset of PatternProfileSpec
@@ -367,6 +371,7 @@ func (c *Compiler) complete(profile *Profile, spec *v1alpha1.ClusterPatternProfi
 	profile.Revision = revision(profile.injector.Field, profile.document)
 	profile.FailurePolicy = spec.FailurePolicy
 	profile.overridable = spec.Overridable
+	profile.left = profile.absentFrom(document[profile.injector.Field].(map[string]any))
 	profile.after = spec.After
 	profile.onPortConflict = spec.OnPortConflict
 

@@ -31,28 +31,49 @@ type schema struct {
 	openAPI    validation.SchemaValidator
 	rules      *cel.Validator
 	root       bool
+	// alternatives are those of the fields that annotations can set.
+	alternatives alternatives
 }
 
-// loadSchemas returns the schema of a profile's CustomResourceDefinition, in which the patterns' fields are opaque, and the schemas
-// of those fields. They are the same in both kinds of profiles, and by far the largest part: apart they are compiled once.
-func loadSchemas(crd []byte, fields []string) (profile *schema, patterns map[string]*apiextensions.JSONSchemaProps, err error) {
+// schemas are those of a profile's CustomResourceDefinition. The patterns' are the same in both kinds of profiles, and by far the largest
+// part: apart they are compiled once.
+type schemas struct {
+	// profile is the schema of all but the patterns, whose fields are opaque to it.
+	profile *schema
+	// patterns are the schemas of those fields.
+	patterns map[string]*apiextensions.JSONSchemaProps
+	// required says what is wrong with a profile that has no value at a path, such as gitSync.repo, and does not let Pods give one. These
+	// rules look into patterns from outside, where the profile's schema sees nothing.
+	required map[string]string
+}
+
+func loadSchemas(crd []byte, fields []string) (schemas, error) {
 	props, err := loadProps(crd)
 	if err != nil {
-		return nil, nil, err
+		return schemas{}, err
 	}
 	spec := props.Properties["spec"]
-	patterns = map[string]*apiextensions.JSONSchemaProps{}
+	loaded := schemas{patterns: map[string]*apiextensions.JSONSchemaProps{}, required: map[string]string{}}
 	for _, name := range fields {
 		pattern, ok := spec.Properties[name]
 		if !ok {
-			return nil, nil, fmt.Errorf("the schema has no field spec.%s", name)
+			return schemas{}, fmt.Errorf("the schema has no field spec.%s", name)
 		}
-		patterns[name] = &pattern
+		loaded.patterns[name] = &pattern
 		anything := true
 		spec.Properties[name] = apiextensions.JSONSchemaProps{Type: "object", XPreserveUnknownFields: &anything}
 	}
-	profile, err = newSchema(props, true)
-	return profile, patterns, err
+	spec.XValidations = slices.DeleteFunc(spec.XValidations, func(rule apiextensions.ValidationRule) bool {
+		path := strings.TrimPrefix(rule.FieldPath, ".")
+		pattern, _, isBelow := strings.Cut(path, ".")
+		if isBelow = isBelow && slices.Contains(fields, pattern); isBelow {
+			loaded.required[path] = rule.Message
+		}
+		return isBelow
+	})
+	props.Properties["spec"] = spec
+	loaded.profile, err = newSchema(props, true)
+	return loaded, err
 }
 
 // loadProps returns the schema of the only version of a CustomResourceDefinition in YAML.
@@ -82,10 +103,11 @@ func newSchema(props *apiextensions.JSONSchemaProps, root bool) (*schema, error)
 		return nil, fmt.Errorf("make a validator of the schema: %w", err)
 	}
 	return &schema{
-		structural: structural,
-		openAPI:    openAPI,
-		rules:      cel.NewValidator(structural, root, celconfig.PerCallLimit),
-		root:       root,
+		structural:   structural,
+		openAPI:      openAPI,
+		rules:        cel.NewValidator(structural, root, celconfig.PerCallLimit),
+		root:         root,
+		alternatives: alternativesOf(structural),
 	}, nil
 }
 
@@ -98,10 +120,14 @@ func (s *schema) apply(path *field.Path, object map[string]any) field.ErrorList 
 			err.BadValue = injectors.WithoutCredentials(value)
 		}
 	}
+	sortErrors(errs)
+	return errs
+}
+
+func sortErrors(errs field.ErrorList) {
 	slices.SortStableFunc(errs, func(a, b *field.Error) int {
 		return cmp.Or(strings.Compare(a.Field, b.Field), strings.Compare(a.Error(), b.Error()))
 	})
-	return errs
 }
 
 func (s *schema) validate(path *field.Path, object map[string]any) field.ErrorList {

@@ -94,10 +94,10 @@ func (p *Profile) fieldSettings(overrides []override) []Setting {
 		return nil
 	}
 	given := make([]any, len(overrides))
+	if len(p.overrideAll(document, overrides)) > 0 || len(p.absentFrom(document)) > 0 {
+		return nil
+	}
 	for i := range overrides {
-		if problem := p.override(document, overrides[i]); problem != nil {
-			return nil
-		}
 		given[i], _ = p.parse(overrides[i]) // it was read a moment ago
 	}
 	if _, errs := p.decode(document); len(errs) > 0 {

@@ -9,14 +9,15 @@ import (
 // whether that is a cache of the Pod's own (local) or a proxy to remote servers (proxy) is the profile's to say and to change.
 //
 // +kubebuilder:validation:ExactlyOneOf=local;proxy
-// +kubebuilder:validation:XValidation:rule="!has(self.local) || self.protocol == 'Redis' || self.local.eviction in ['LRU', 'None']",message="memcached knows the evictions LRU and None; for another one write protocol: Redis",fieldPath=".local.eviction"
+// +kubebuilder:validation:XValidation:rule="!has(self.local) || !has(self.protocol) || self.protocol == 'Redis' || self.local.eviction in ['LRU', 'None']",message="memcached knows the evictions LRU and None; for another one write protocol: Redis",fieldPath=".local.eviction"
 type CacheAmbassador struct {
 	ContainerSettings `json:",inline"`
 
-	// protocol is what the app speaks: Memcached (the ASCII protocol, where a proxy is between) or Redis.
-	// +required
+	// protocol is what the app speaks: Memcached (the ASCII protocol, where a proxy is between) or Redis. It is required, and
+	// may be left to the Pod by listing it in overridable.
+	// +optional
 	// +kubebuilder:validation:Enum=Memcached;Redis
-	Protocol CacheProtocol `json:"protocol"`
+	Protocol CacheProtocol `json:"protocol,omitempty"`
 
 	// port is where the cache listens, on 127.0.0.1 only: nothing outside the Pod reaches it. Absent: 11211 for Memcached,
 	// 6379 for Redis. A proxy also listens on 127.0.0.1 at port + 10000 (port - 10000 from 55536 on), where it tells its

@@ -7,21 +7,22 @@ import (
 
 // GitSync adds git-sync (https://github.com/kubernetes/git-sync, v4.7): a native sidecar that keeps a directory at a git ref.
 //
-// +kubebuilder:validation:XValidation:rule="!(self.repo.startsWith('ssh://') || self.repo.matches('^[^/:]+@[^/:]+:')) || (has(self.credentials) && has(self.credentials.ssh))",message="a repo over ssh wants credentials.ssh: without a key ssh refuses every server"
-// +kubebuilder:validation:XValidation:rule="!has(self.credentials) || !has(self.credentials.ssh) || self.repo.startsWith('ssh://') || self.repo.matches('^[^/:]+@[^/:]+:')",message="credentials.ssh wants a repo of the form ssh://git@host/path or git@host:path",fieldPath=".credentials"
-// +kubebuilder:validation:XValidation:rule="!has(self.credentials) || has(self.credentials.ssh) || self.repo.startsWith('https://')",message="credentials.basic and credentials.token want a repo that starts with https://: anything else would send the password in the clear",fieldPath=".credentials"
+// +kubebuilder:validation:XValidation:rule="!has(self.repo) || !(self.repo.startsWith('ssh://') || self.repo.matches('^[^/:]+@[^/:]+:')) || (has(self.credentials) && has(self.credentials.ssh))",message="a repo over ssh wants credentials.ssh: without a key ssh refuses every server"
+// +kubebuilder:validation:XValidation:rule="!has(self.repo) || !has(self.credentials) || !has(self.credentials.ssh) || self.repo.startsWith('ssh://') || self.repo.matches('^[^/:]+@[^/:]+:')",message="credentials.ssh wants a repo of the form ssh://git@host/path or git@host:path",fieldPath=".credentials"
+// +kubebuilder:validation:XValidation:rule="!has(self.repo) || !has(self.credentials) || has(self.credentials.ssh) || self.repo.startsWith('https://')",message="credentials.basic and credentials.token want a repo that starts with https://: anything else would send the password in the clear",fieldPath=".credentials"
 // +kubebuilder:validation:XValidation:rule="!has(self.onSync) || !has(self.mode) || self.mode != 'Once'",message="onSync wants mode Continuous: with Once there is a single sync, and the app starts after it",fieldPath=".onSync"
 type GitSync struct {
 	ContainerSettings `json:",inline"`
 
 	// repo is the URL of the git repository: https://host/path, http://host/path, ssh://user@host/path, user@host:path, or
-	// file:///path for one that is baked into the image. It holds no password or token: those belong in credentials.
-	// +required
+	// file:///path for one that is baked into the image. It holds no password or token: those belong in credentials. It is
+	// required, and may be left to the Pod by listing it in overridable.
+	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:XValidation:rule="self.matches('^(https?://([^/@]*@)?([A-Za-z0-9][A-Za-z0-9.-]*|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?/[!-~]+|ssh://([A-Za-z0-9_][A-Za-z0-9_.:-]*@)?([A-Za-z0-9][A-Za-z0-9.-]*|\\\\[[0-9A-Fa-f:.]+\\\\])(:[0-9]{1,5})?/[!-~]+|[A-Za-z0-9_][A-Za-z0-9_.-]*@[A-Za-z0-9][A-Za-z0-9.-]*:[!-,.-~][!-~]*|file:///[!-~]+)$')",message="must be https://host/path, http://host/path, ssh://user@host/path, user@host:path or file:///path, without spaces"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^https?://[^/]*@') && !self.matches('^ssh://[^/]*:[^/]*@')",message="must hold no user or password: put them into a Secret and name it in credentials",reason=FieldValueForbidden
-	Repo string `json:"repo"`
+	Repo string `json:"repo,omitempty"`
 
 	// ref is the branch, tag or commit hash to follow. HEAD is the repository's default branch.
 	// +optional
@@ -82,9 +83,10 @@ type GitSync struct {
 	SparseCheckout []string `json:"sparseCheckout,omitempty"`
 
 	// mountPath is the directory in the app's containers that holds link. The files are in mountPath/link, which is switched
-	// to each new commit at once: open files by that path, and never mount it by subPath.
-	// +required
-	MountPath MountPath `json:"mountPath"`
+	// to each new commit at once: open files by that path, and never mount it by subPath. It is required, and may be left to
+	// the Pod by listing it in overridable.
+	// +optional
+	MountPath MountPath `json:"mountPath,omitempty"`
 
 	// link is the name, in mountPath, of the symbolic link to the files.
 	// +optional

@@ -33,6 +33,13 @@ const (
 	// the value "true".
 	ReleaseKey = Group + "/release"
 
+	// DefaultKey, as an annotation of a default profile, is the spec that the controller wrote. While that is the profile's, and nobody
+	// else has set anything of it, the next release may write another.
+	DefaultKey = Group + "/default"
+
+	// ManagedKey, as an annotation of a default profile with the value "false", has the controller leave the profile as it is.
+	ManagedKey = Group + "/managed"
+
 	// ReservedPrefix starts the name of every container and volume that Pillion adds.
 	ReservedPrefix = "pillion-"
 

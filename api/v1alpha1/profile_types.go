@@ -5,13 +5,21 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// ProfileSpec is what PatternProfile and ClusterPatternProfile share.
+// ProfileSpec is what PatternProfile and ClusterPatternProfile share. What a pattern requires may be absent where Pods may give it.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.gitSync) || has(self.gitSync.repo) || (has(self.overridable) && self.overridable.exists(f, f == 'repo'))",message="set repo, or list it in overridable: then each Pod gives it by an annotation",fieldPath=".gitSync.repo",reason=FieldValueRequired
+// +kubebuilder:validation:XValidation:rule="!has(self.gitSync) || has(self.gitSync.mountPath) || (has(self.overridable) && self.overridable.exists(f, f == 'mountPath'))",message="set mountPath, or list it in overridable: then each Pod gives it by an annotation",fieldPath=".gitSync.mountPath",reason=FieldValueRequired
+// +kubebuilder:validation:XValidation:rule="!has(self.cacheAmbassador) || has(self.cacheAmbassador.protocol) || (has(self.overridable) && self.overridable.exists(f, f == 'protocol'))",message="set protocol, or list it in overridable: then each Pod gives it by an annotation",fieldPath=".cacheAmbassador.protocol",reason=FieldValueRequired
+// +kubebuilder:validation:XValidation:rule="!has(self.templateProcessor) || has(self.templateProcessor.templates) || (has(self.overridable) && self.overridable.exists(f, f == 'templates' || f.startsWith('templates.')))",message="set templates, or list it in overridable: then each Pod gives it by an annotation",fieldPath=".templateProcessor.templates",reason=FieldValueRequired
+// +kubebuilder:validation:XValidation:rule="!has(self.templateProcessor) || has(self.templateProcessor.mountPath) || (has(self.overridable) && self.overridable.exists(f, f == 'mountPath'))",message="set mountPath, or list it in overridable: then each Pod gives it by an annotation",fieldPath=".templateProcessor.mountPath",reason=FieldValueRequired
 type ProfileSpec struct {
 	Pattern `json:",inline"`
 
 	// overridable lists the fields of the pattern that a Pod, or its Namespace for all its Pods, may change by the annotation
 	// PROFILE.pillion.dev/FIELD; the Pod's own wins. A field that is an object covers what is in it: resources covers
-	// resources.limits.memory. Nothing else can be changed.
+	// resources.limits.memory. Nothing else can be changed. Of fields of which one alone can be set, one that a Pod sets takes
+	// the place of the profile's. A required field of gitSync, cacheAmbassador or templateProcessor that is listed may be
+	// absent: each Pod has to give it.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64

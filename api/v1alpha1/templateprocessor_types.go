@@ -7,13 +7,14 @@ import (
 // TemplateProcessor adds gomplate (https://docs.gomplate.ca, v4.3): an init container that renders templates with parameters
 // into files that the app finds when it starts. It runs once.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.templates.image) || has(self.image)",message="templates.image wants image: name the image that holds gomplate and the templates",fieldPath=".templates"
+// +kubebuilder:validation:XValidation:rule="!has(self.templates) || !has(self.templates.image) || has(self.image)",message="templates.image wants image: name the image that holds gomplate and the templates",fieldPath=".templates"
 type TemplateProcessor struct {
 	ContainerSettings `json:",inline"`
 
-	// templates says where the templates are. Each file becomes one of the same name, without suffix, in mountPath.
-	// +required
-	Templates TemplateSource `json:"templates"`
+	// templates says where the templates are. Each file becomes one of the same name, without suffix, in mountPath. It is
+	// required, and may be left to the Pod by listing it, or fields in it, in overridable.
+	// +optional
+	Templates TemplateSource `json:"templates,omitempty,omitzero"`
 
 	// parameters are the values that templates see, each under its name: {{ .NAME.key }}. A key that is not there is an
 	// error that stops the Pod's start, and its status names it.
@@ -35,9 +36,10 @@ type TemplateProcessor struct {
 	// +kubebuilder:validation:Pattern=`^[._-][A-Za-z0-9._-]*$`
 	Suffix string `json:"suffix,omitempty"`
 
-	// mountPath is the directory in the app's containers that holds the rendered files.
-	// +required
-	MountPath MountPath `json:"mountPath"`
+	// mountPath is the directory in the app's containers that holds the rendered files. It is required, and may be left to the
+	// Pod by listing it in overridable.
+	// +optional
+	MountPath MountPath `json:"mountPath,omitempty"`
 
 	// containers names the containers and init containers of the app that see the rendered files. Absent: every container,
 	// and no init container.

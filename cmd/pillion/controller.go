@@ -4,6 +4,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 
+	"github.com/pillion-dev/pillion/api/defaults"
 	"github.com/pillion-dev/pillion/config"
 	"github.com/pillion-dev/pillion/controller"
 )
@@ -39,12 +40,16 @@ func runController(command *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
+	options, err := p.controllerOptions()
+	if err != nil {
+		return err
+	}
 	limitGarbage() // most is left when all Pods are listed, once; after that there is little to do
-	return controller.Run(ctx, p.restConfig, p.controllerOptions())
+	return controller.Run(ctx, p.restConfig, options)
 }
 
-func (p *process) controllerOptions() controller.Options {
-	return controller.Options{
+func (p *process) controllerOptions() (controller.Options, error) {
+	options := controller.Options{
 		Namespace:            p.settings.Namespace,
 		CASecret:             p.settings.Certs.CASecret,
 		CertificateSecret:    p.settings.Webhook.CertificateSecret,
@@ -70,4 +75,10 @@ func (p *process) controllerOptions() controller.Options {
 		CertificateSettle:   p.settings.Certs.Settle,
 		Logger:              logr.FromSlogHandler(p.logger.Handler()),
 	}
+	if !p.settings.Controller.DefaultProfiles {
+		return options, nil
+	}
+	var err error
+	options.DefaultProfiles, err = defaults.Profiles()
+	return options, err
 }

@@ -224,7 +224,16 @@ func TestOptionsAreSet(t *testing.T) {
 	unset(webhookOptions.Handler, "Logger", "Metrics", "Compiler") // Run sets them
 	unset(webhookOptions.Profiles)
 	unset(webhookOptions.Profiles.Images)
-	unset(p.controllerOptions(), "Now", "RecheckUsers", "CountsInterval") // tests set them
+	controllerOptions, err := p.controllerOptions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unset(controllerOptions, "Now", "RecheckUsers", "CountsInterval") // tests set them
+
+	p.settings.Controller.DefaultProfiles = false
+	if controllerOptions, err = p.controllerOptions(); err != nil || len(controllerOptions.DefaultProfiles) > 0 {
+		t.Errorf("%d default profiles are made though they are not wanted: %v", len(controllerOptions.DefaultProfiles), err)
+	}
 }
 
 func TestPodsRunPillionsImageOfTheSameRelease(t *testing.T) {

@@ -290,11 +290,11 @@ func TestWhoeverWritesAProfileIsToldEveryProblem(t *testing.T) {
 			"apiVersion": v1alpha1.GroupVersion.String(), "kind": "ClusterPatternProfile",
 			"metadata": map[string]any{"name": "three-of-the-schema"},
 			"spec": map[string]any{
-				"gitSync":       map[string]any{"repo": "https://git.example.com/site.git"},
+				"gitSync":       map[string]any{"repo": "git@git.example.com:site.git", "credentials": map[string]any{"ssh": map[string]any{}}},
 				"failurePolicy": "Perhaps", "onPortConflict": "Maybe",
 			},
 		}}
-		want := []string{"spec.failurePolicy", "spec.gitSync.mountPath", "spec.onPortConflict"}
+		want := []string{"spec.failurePolicy", "spec.gitSync.credentials.ssh.secretName", "spec.onPortConflict"}
 		if diff := cmp.Diff(want, causes(t, server.Client.Create(t.Context(), object))); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}

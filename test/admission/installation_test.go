@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/pillion-dev/pillion/api/defaults"
 	"github.com/pillion-dev/pillion/controller"
 	"github.com/pillion-dev/pillion/injectors"
 	"github.com/pillion-dev/pillion/profiles"
@@ -116,9 +117,14 @@ func (i *installed) startController(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	wanted, err := defaults.Profiles()
+	if err != nil {
+		return err
+	}
 	i.stopController = background(func(ctx context.Context) error {
 		return controller.Run(ctx, config, controller.Options{
-			Namespace: ownNamespace, CASecret: caSecret, CertificateSecret: certificateSecret,
+			DefaultProfiles: wanted,
+			Namespace:       ownNamespace, CASecret: caSecret, CertificateSecret: certificateSecret,
 			WebhookConfiguration: configurationName, WebhookURL: "https://" + i.address,
 			ExcludedNamespaces: []string{excludedNamespace}, LeaderElection: true,
 			RecheckUsers: 250 * time.Millisecond, CountsInterval: time.Second, CertificateSettle: 5 * time.Second, // or tests would wait

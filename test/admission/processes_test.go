@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/pillion-dev/pillion/api/defaults"
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/test/apiserver"
 	"github.com/pillion-dev/pillion/test/fixture"
@@ -73,8 +74,15 @@ func (p *processes) weave(t *testing.T) {
 	if len(added(stored)) != 1 {
 		t.Errorf("added %q", added(stored))
 	}
-	if profiles, err := p.Metric(t.Context(), "pillion_snapshot_profiles"); err != nil || profiles != 1 {
-		t.Errorf("the metrics tell of %v profiles, %v", profiles, err)
+	byDefault, err := defaults.Profiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := apiserver.Await(t.Context(), func(ctx context.Context) (bool, error) {
+		profiles, err := p.Metric(ctx, "pillion_snapshot_profiles")
+		return profiles == float64(1+len(byDefault)), errors.Join(err, fmt.Errorf("the metrics tell of %v profiles", profiles))
+	}); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -77,3 +77,6 @@ func binary(name string) (string, error) {
 
 // Kubectl returns the path of kubectl.
 func Kubectl() (string, error) { return binary("kubectl") }
+
+// Program returns the path of a program that lies beside the API server, such as kubelet, or says how to get it.
+func Program(name string) (string, error) { return binary(name) }

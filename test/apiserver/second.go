@@ -52,7 +52,7 @@ func (s *Server) startSecond(etcd *url.URL, options Options) error {
 	server := plane.GetAPIServer()
 	server.Path, server.EtcdURL, server.CertDir = path, etcd, filepath.Join(s.dir, "certs")
 	server.Out, server.Err, server.StartTimeout, server.StopTimeout = output, output, startTimeout, stopTimeout
-	if err := configure(server, options.Flags); err != nil {
+	if err := configure(server, options); err != nil {
 		return err
 	}
 	if err := server.Start(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -39,6 +40,12 @@ const keptLog = 4096
 type Options struct {
 	// Flags are of kube-apiserver, by name without dashes. They replace the defaults.
 	Flags map[string]string
+
+	// Address is the host and port to listen at. Empty: a free port of loopback.
+	Address string
+
+	// Certificates are what the server serves with. Nil: it makes its own, for localhost and the host that it listens at.
+	Certificates *Certificates
 
 	// WithoutCRDs leaves Pillion's CustomResourceDefinitions to the caller.
 	WithoutCRDs bool
@@ -156,20 +163,32 @@ func (s *Server) prepare(options Options, output io.Writer) (*envtest.Environmen
 
 	server := environment.ControlPlane.GetAPIServer()
 	server.Path, server.CertDir, server.Out, server.Err = paths["kube-apiserver"], filepath.Join(s.dir, "certs"), output, output
-	return environment, configure(server, options.Flags)
+	return environment, configure(server, options)
 }
 
-// configure sets the flags of an API server, and makes the directory for its certificates.
-func configure(server *envtest.APIServer, more map[string]string) error {
+// configure sets the address and the flags of an API server, and makes the directory for its certificates.
+func configure(server *envtest.APIServer, options Options) error {
 	if err := os.Mkdir(server.CertDir, 0o700); err != nil {
 		return fmt.Errorf("make a directory for the API server: %w", err)
+	}
+	if options.Address != "" {
+		host, port, err := net.SplitHostPort(options.Address)
+		if err != nil {
+			return fmt.Errorf("the address of the API server: %w", err)
+		}
+		server.Address, server.Port = host, port
+	}
+	if options.Certificates != nil {
+		if err := options.Certificates.write(server); err != nil {
+			return err
+		}
 	}
 	flags := server.Configure().
 		Set("authorization-mode", "Node", "RBAC").
 		Set("advertise-address", "127.0.0.1").
 		Set("endpoint-reconciler-type", "none"). // it refuses a loopback address
 		Disable("disable-admission-plugins")     // envtest disables ServiceAccount
-	for name, value := range more {
+	for name, value := range options.Flags {
 		flags.Set(name, value)
 	}
 	return nil

@@ -65,6 +65,10 @@ func allComponents() []component {
 			usually: "about half a minute on 2 cores after the others", versionArgs: version,
 		},
 		{
+			name: "kube-proxy", pkg: "k8s.io/kubernetes/cmd/kube-proxy", dir: kubernetesDir,
+			usually: "some seconds after the others", versionArgs: version,
+		},
+		{
 			name: "kubectl", pkg: "k8s.io/kubernetes/cmd/kubectl", dir: kubernetesDir,
 			usually: "about half a minute on 2 cores after the others", versionArgs: []string{"version", "--client"}, prebuilt: true,
 		},

@@ -16,7 +16,7 @@ func TestSelectComponents(t *testing.T) {
 		"no name means an API server and its storage": {want: "kube-apiserver, etcd"},
 		"all means every component": {
 			args: []string{"all"},
-			want: "kube-apiserver, etcd, kube-controller-manager, kube-scheduler, kubelet, kubectl",
+			want: "kube-apiserver, etcd, kube-controller-manager, kube-scheduler, kubelet, kube-proxy, kubectl",
 		},
 		"names are put in the order that builds soonest": {
 			args: []string{"kubectl", "kube-apiserver"},
@@ -24,8 +24,8 @@ func TestSelectComponents(t *testing.T) {
 		},
 		"a name given twice is wanted once": {args: []string{"etcd", "etcd"}, want: "etcd"},
 		"a name that is none is refused with those that are": {
-			args: []string{"etcd", "kube-proxy", "x"},
-			err:  "unknown component kube-proxy, x: want some of kube-apiserver, etcd,",
+			args: []string{"etcd", "cloud-controller-manager", "x"},
+			err:  "unknown component cloud-controller-manager, x: want some of kube-apiserver, etcd,",
 		},
 	}
 	for name, tc := range tests {

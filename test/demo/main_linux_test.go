@@ -67,7 +67,7 @@ func TestTheDemonstrationShowsWhatPodsGain(t *testing.T) {
 				"$ kubectl pillion explain deployment/store -n shop Deployment store in namespace shop",
 				"Pillion refuses this Pod:", "site-contnt refused: asked for by the Pod",
 				"page-metrics not applied", "SelectorNotMatched: spec.match.namespaceSelector wants env=prod",
-				"Not asked for, and without match: page-cache, site-content",
+				"Not asked for, and without match: cache-ambassador, git-sync, page-cache, prometheus-adapter, site-content, template-processor",
 				"$ kubectl pillion profiles -n shop NAME PATTERN FROM READY APPLIED PODS MAY CHANGE",
 				"page-cache CacheAmbassador cluster True if asked for nothing",
 				"page-metrics PrometheusAdapter cluster True if asked for nothing",
