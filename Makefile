@@ -97,7 +97,7 @@ bench: controlplane ## measure decisions, and Pod creates through the API server
 
 # The kubelet and containerd want root, and programs of Debian's packages. What is missing is said before anything is built.
 .PHONY: test-node
-test-node: node-needs node ## run the tests on a real node; wants root and Debian packages, and says which
+test-node: node-needs node test-images bin/tools/helm ## run the tests on a real node; wants root and Debian packages, and says which
 	go test -v -count 1 -p 1 -timeout 30m ./test/node/...
 
 # It wants the machine for itself: certificates that live for five seconds fail calls where nobody gets the CPU to renew them.
