@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -21,6 +22,9 @@ const (
 
 	memcachedPort = 11211
 	redisPort     = 6379
+
+	// cachePatience is how long a cache may take until it listens.
+	cachePatience = 30 * time.Second
 
 	proxyConfigPath = "/etc/pillion/twemproxy"
 	proxyConfigFile = "nutcracker.yml"
@@ -146,7 +150,7 @@ func memcachedContainer(request Request) corev1.Container {
 	if spec.Local.Eviction == v1alpha1.CacheEvictionNone {
 		container.Args = append(container.Args, "-M")
 	}
-	container.StartupProbe = cacheListensProbe(port)
+	container.Lifecycle = listensOnTCP(port)
 	return container
 }
 
@@ -166,7 +170,7 @@ func redisContainer(request Request) corev1.Container {
 		"--dir", "/tmp",
 	}
 	// redis-cli exits with 0 for an answer of any kind, LOADING too; there is nothing to load here.
-	container.StartupProbe = cacheStartupProbe("redis-cli", "-h", cacheHost, "-p", port, "ping")
+	container.Lifecycle = awaited(cachePatience, "redis-cli", "-h", cacheHost, "-p", port, "ping")
 	return container
 }
 
@@ -215,7 +219,7 @@ func twemproxyContainer(request Request, fragment *weave.Fragment) corev1.Contai
 	container.VolumeMounts = []corev1.VolumeMount{
 		addConfig(fragment, proxyConfigPath, configFile{path: proxyConfigFile, content: request.Configuration}),
 	}
-	container.StartupProbe = cacheListensProbe(port)
+	container.Lifecycle = listensOnTCP(port)
 	return container
 }
 
@@ -322,21 +326,10 @@ func twemproxyHash(hash v1alpha1.CacheHash) string {
 	}
 }
 
-// cacheListensProbe succeeds once the container listens on the port of 127.0.0.1. It must be an exec probe, for the kubelet dials
-// the Pod's IP, and opens no connection, which a proxy would count. /proc/net/tcp writes an address as the machine's byte
-// order has it, a port in hexadecimal digits and the state LISTEN as 0A.
-func cacheListensProbe(port int32) *corev1.Probe {
-	return cacheStartupProbe("grep", "-qE", fmt.Sprintf("(0100007F|7F000001):%04X 0+:0+ 0A", port), "/proc/net/tcp")
-}
-
-// cacheStartupProbe holds back the app until the command succeeds.
-func cacheStartupProbe(command ...string) *corev1.Probe {
-	return &corev1.Probe{
-		ProbeHandler:     corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: command}},
-		PeriodSeconds:    1,
-		TimeoutSeconds:   2,
-		FailureThreshold: 30,
-	}
+// listensOnTCP waits until the container listens on the port of 127.0.0.1. It opens no connection, which a proxy would count.
+// /proc/net/tcp writes an address as the machine's byte order has it, a port in hexadecimal digits and the state LISTEN as 0A.
+func listensOnTCP(port int32) *corev1.Lifecycle {
+	return awaited(cachePatience, "grep", "-qE", fmt.Sprintf("(0100007F|7F000001):%04X 0+:0+ 0A", port), "/proc/net/tcp")
 }
 
 func validateCacheAmbassador(pattern *v1alpha1.Pattern, path *field.Path) field.ErrorList {

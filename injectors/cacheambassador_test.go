@@ -85,12 +85,7 @@ func wantCacheFragment(edit func(fragment *weave.Fragment, container *corev1.Con
 				Requests: corev1.ResourceList{"cpu": resource.MustParse("25m"), "memory": resource.MustParse("128Mi")},
 				Limits:   corev1.ResourceList{"cpu": resource.MustParse("500m"), "memory": resource.MustParse("128Mi")},
 			},
-			StartupProbe: &corev1.Probe{
-				ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{
-					Command: []string{"grep", "-qE", "(0100007F|7F000001):2BCB 0+:0+ 0A", "/proc/net/tcp"},
-				}},
-				PeriodSeconds: 1, TimeoutSeconds: 2, FailureThreshold: 30,
-			},
+			Lifecycle: awaited(30*time.Second, "grep", "-qE", "(0100007F|7F000001):2BCB 0+:0+ 0A", "/proc/net/tcp"),
 		}},
 		Additions: []weave.Addition{{Env: []corev1.EnvVar{
 			{Name: "CACHE_HOST", Value: "127.0.0.1"},
@@ -121,7 +116,7 @@ func TestCacheAmbassadorFragment(t *testing.T) {
 			}),
 			want: wantCacheFragment(func(fragment *weave.Fragment, container *corev1.Container) {
 				container.Args = []string{"-l", "127.0.0.1", "-p", "4660", "-U", "0", "-m", "95", "-c", "70", "-M"}
-				container.StartupProbe.Exec.Command[2] = "(0100007F|7F000001):1234 0+:0+ 0A"
+				container.Lifecycle = awaited(30*time.Second, "grep", "-qE", "(0100007F|7F000001):1234 0+:0+ 0A", "/proc/net/tcp")
 				container.Resources.Requests["memory"] = resource.MustParse("183554432")
 				container.Resources.Limits["memory"] = resource.MustParse("183554432")
 				fragment.Additions = []weave.Addition{{Containers: []string{"app"}, Env: []corev1.EnvVar{
@@ -141,7 +136,7 @@ func TestCacheAmbassadorFragment(t *testing.T) {
 					"--bind", "127.0.0.1", "--port", "6379", "--maxmemory", "67108864", "--maxmemory-policy", "allkeys-lru",
 					"--maxclients", "1024", "--save", "", "--appendonly", "no", "--dir", "/tmp",
 				}
-				container.StartupProbe.Exec.Command = []string{"redis-cli", "-h", "127.0.0.1", "-p", "6379", "ping"}
+				container.Lifecycle = awaited(30*time.Second, "redis-cli", "-h", "127.0.0.1", "-p", "6379", "ping")
 				fragment.Additions[0].Env[1].Value = "6379"
 				fragment.Additions[0].Env[2].Value = "127.0.0.1:6379"
 				fragment.Ports[0].Port = 6379

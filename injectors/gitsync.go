@@ -24,8 +24,8 @@ const (
 	gitSparseFile      = "sparse-checkout"
 )
 
-// probeSlack is how long the startup probe waits beyond the time of one sync, so that git-sync itself says why it timed out.
-const probeSlack = 10 * time.Second
+// syncSlack is how much longer than one sync the first one is waited for, so that git-sync itself says why it timed out.
+const syncSlack = 10 * time.Second
 
 // gitSyncInjector is the Sidecar pattern: a directory that follows a git ref, by git-sync v4.7.
 func gitSyncInjector() Injector {
@@ -107,7 +107,7 @@ func gitSyncFragment(request Request) weave.Fragment {
 	addEnv(&container, &spec.ContainerSettings)
 	if spec.Mode != v1alpha1.GitSyncOnce {
 		container.RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
-		container.StartupProbe = firstSyncProbe(spec)
+		container.Lifecycle = firstSync(spec)
 	}
 
 	fragment.InitContainers = []corev1.Container{container}
@@ -139,18 +139,10 @@ func gitSyncArgs(spec *v1alpha1.GitSync) []string {
 	)
 }
 
-// firstSyncProbe holds the app until the link is there. It looks for the files and not at git-sync's HTTP endpoint, which turns
-// the Pod unready when git-sync restarts while the server is away.
-func firstSyncProbe(spec *v1alpha1.GitSync) *corev1.Probe {
-	wait := spec.SyncTimeout.Duration + probeSlack
-	return &corev1.Probe{
-		ProbeHandler: corev1.ProbeHandler{
-			Exec: &corev1.ExecAction{Command: []string{"test", "-e", gitDirectory + "/" + spec.Link + "/"}},
-		},
-		PeriodSeconds:    1,
-		TimeoutSeconds:   2,
-		FailureThreshold: int32(wait / time.Second), //nolint:gosec // the schema bounds syncTimeout to an hour
-	}
+// firstSync holds the app until the link is there. It looks for the files and not at git-sync's HTTP endpoint, which turns the Pod
+// unready when git-sync restarts while the server is away.
+func firstSync(spec *v1alpha1.GitSync) *corev1.Lifecycle {
+	return awaited(spec.SyncTimeout.Duration+syncSlack, "test", "-e", gitDirectory+"/"+spec.Link+"/")
 }
 
 // addCheckout adds the volume of the files to git-sync and the app, and a /tmp, without which git-sync does not start.

@@ -77,12 +77,7 @@ func TestGitSyncIsANativeSidecarThatTheAppWaitsFor(t *testing.T) {
 				Limits:   corev1.ResourceList{"cpu": resource.MustParse("500m"), "memory": resource.MustParse("256Mi")},
 			},
 			RestartPolicy: new(corev1.ContainerRestartPolicyAlways),
-			StartupProbe: &corev1.Probe{
-				ProbeHandler:     corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"test", "-e", "/git/current/"}}},
-				PeriodSeconds:    1,
-				TimeoutSeconds:   2,
-				FailureThreshold: 130,
-			},
+			Lifecycle:     awaited(130*time.Second, "test", "-e", "/git/current/"),
 			VolumeMounts: []corev1.VolumeMount{
 				{Name: "pillion-site-content", MountPath: "/git"},
 				{Name: "pillion-site-content-tmp", MountPath: "/tmp"},
@@ -116,8 +111,8 @@ func TestGitSyncOnceIsAnInitContainer(t *testing.T) {
 	if diff := cmp.Diff(want, container.Args); diff != "" {
 		t.Errorf("args (-want +got):\n%s", diff)
 	}
-	if container.RestartPolicy != nil || container.StartupProbe != nil {
-		t.Errorf("restartPolicy %v and startupProbe %v, want neither", container.RestartPolicy, container.StartupProbe)
+	if container.RestartPolicy != nil || container.Lifecycle != nil {
+		t.Errorf("restartPolicy %v and lifecycle %v, want neither", container.RestartPolicy, container.Lifecycle)
 	}
 }
 
@@ -272,12 +267,13 @@ func TestGitSyncShowsTheFilesToTheContainersThatAreNamed(t *testing.T) {
 	}
 }
 
-func TestGitSyncProbeOutlastsOneSync(t *testing.T) {
+func TestGitSyncIsWaitedForLongerThanOneSyncTakes(t *testing.T) {
 	_, container := gitSyncFragmentOf(t, siteContent(func(spec *v1alpha1.GitSync) {
 		spec.SyncTimeout = &metav1.Duration{Duration: 90*time.Second + time.Millisecond}
 	}))
-	if got := container.StartupProbe.FailureThreshold; got != 100 {
-		t.Errorf("failureThreshold %d, want 100", got)
+	want := awaited(100*time.Second, "test", "-e", "/git/current/")
+	if diff := cmp.Diff(want, container.Lifecycle); diff != "" {
+		t.Errorf("lifecycle (-want +got):\n%s", diff)
 	}
 }
 

@@ -22,8 +22,7 @@ const (
 )
 
 // prometheusAdapterInjector serves Prometheus metrics of an app that has none. Nobody waits for a scrape, so the exporters have
-// no startup probe, which would cost the app a second or more, and behind a mesh with strict mTLS would never pass;
-// statsd_exporter has one, for what the app sends before it listens is lost.
+// nothing that holds the app back; statsd_exporter has, for what the app sends before it listens is lost.
 func prometheusAdapterInjector() Injector {
 	return Injector{
 		Kind:          v1alpha1.KindPrometheusAdapter,

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/prometheus/statsd_exporter/pkg/mapper"
 	corev1 "k8s.io/api/core/v1"
@@ -76,7 +77,7 @@ func addStatsDExporter(request Request, fragment *weave.Fragment) {
 		"--statsd.listen-tcp=" + address,
 		"--statsd.mapping-config=" + statsdConfigPath + "/" + statsdConfigFile,
 	}
-	container.StartupProbe = listensOnUDP(port)
+	container.Lifecycle = listensOnUDP(port)
 	config := configFile{path: statsdConfigFile, content: request.Configuration}
 	mount := addConfig(fragment, statsdConfigPath, config)
 	container.VolumeMounts = append(container.VolumeMounts, mount)
@@ -95,16 +96,13 @@ func addStatsDExporter(request Request, fragment *weave.Fragment) {
 	})
 }
 
+// statsdPatience is how long the exporter may take to read its mappings, after which it opens its sockets.
+const statsdPatience = time.Minute
+
 // listensOnUDP waits until something listens at 127.0.0.1:port, which the kernel writes in hexadecimal and the machine's own byte
-// order. The exporter opens its sockets after it has read its mappings.
-func listensOnUDP(port int32) *corev1.Probe {
-	socket := fmt.Sprintf("(0100007F|7F000001):%04X 0+:0+ ", port)
-	return &corev1.Probe{
-		ProbeHandler:     corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"grep", "-qE", socket, "/proc/net/udp"}}},
-		PeriodSeconds:    1,
-		TimeoutSeconds:   2,
-		FailureThreshold: 60,
-	}
+// order.
+func listensOnUDP(port int32) *corev1.Lifecycle {
+	return awaited(statsdPatience, "grep", "-qE", fmt.Sprintf("(0100007F|7F000001):%04X 0+:0+ ", port), "/proc/net/udp")
 }
 
 func statsdConfiguration(source *v1alpha1.StatsDSource) statsdConfig {

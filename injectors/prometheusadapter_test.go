@@ -205,8 +205,8 @@ func TestPrometheusAdapterStarts(t *testing.T) {
 				if container.RestartPolicy == nil || *container.RestartPolicy != corev1.ContainerRestartPolicyAlways {
 					t.Errorf("%s is no native sidecar", container.Name)
 				}
-				if waits := container.StartupProbe != nil; waits != (test.spec.StatsD != nil) {
-					t.Errorf("%s has a startup probe: %t", container.Name, waits)
+				if waits := container.Lifecycle != nil; waits != (test.spec.StatsD != nil) {
+					t.Errorf("the app waits for %s: %t", container.Name, waits)
 				}
 			}
 			if diff := cmp.Diff(test.want, got); diff != "" {
@@ -278,10 +278,10 @@ func TestPrometheusAdapterGivesTheApp(t *testing.T) {
 }
 
 func TestPrometheusAdapterWaitsForStatsD(t *testing.T) {
-	probe := buildAdapter(t, statsdAdapter()).InitContainers[0].StartupProbe
-	want := []string{"grep", "-qE", "(0100007F|7F000001):23A5 0+:0+ ", "/proc/net/udp"}
-	if diff := cmp.Diff(want, probe.Exec.Command); diff != "" {
-		t.Errorf("startup probe (-want +got):\n%s", diff)
+	got := buildAdapter(t, statsdAdapter()).InitContainers[0].Lifecycle
+	want := awaited(time.Minute, "grep", "-qE", "(0100007F|7F000001):23A5 0+:0+ ", "/proc/net/udp")
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("lifecycle (-want +got):\n%s", diff)
 	}
 }
 

@@ -20,7 +20,7 @@ const (
 )
 
 // shell are the commands that an image has for the command lines and probes of injected containers.
-var shell = []string{"sh", "grep", "test"}
+var shell = []string{"sh", "date", "grep", "sleep", "test"}
 
 // user returns how an image's configuration names a user: by number, so that the kubelet can tell that it is not root.
 func user(id int) string { return fmt.Sprintf("%d:%d", id, id) }

@@ -3,6 +3,7 @@ package docs
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -35,7 +36,7 @@ type wovenContainer struct {
 	Args          any      `yaml:"args,omitempty"`
 	Env           []flow   `yaml:"env,omitempty"`
 	Ports         []flow   `yaml:"ports,omitempty"`
-	StartupProbe  *flow    `yaml:"startupProbe,omitempty"`
+	Lifecycle     *flow    `yaml:"lifecycle,omitempty"`
 	VolumeMounts  []flow   `yaml:"volumeMounts,omitempty"`
 }
 
@@ -111,8 +112,10 @@ func renderContainer(c *corev1.Container) wovenContainer {
 			Port int32  `yaml:"containerPort"`
 		}{port.Name, port.ContainerPort}})
 	}
-	if c.StartupProbe != nil && c.StartupProbe.Exec != nil {
-		shown.StartupProbe = &flow{map[string]any{"exec": map[string]any{"command": c.StartupProbe.Exec.Command}}}
+	if c.Lifecycle != nil && c.Lifecycle.PostStart != nil {
+		command := slices.Clone(c.Lifecycle.PostStart.Exec.Command)
+		command[2] = "…" // the shell's lines, the same everywhere
+		shown.Lifecycle = &flow{map[string]any{"postStart": map[string]any{"exec": map[string]any{"command": command}}}}
 	}
 	for _, mount := range c.VolumeMounts {
 		if !v1alpha1.IsReservedName(mount.Name) || strings.HasSuffix(mount.Name, "no-token") {
