@@ -58,7 +58,7 @@ podtemplates, by the names that kubectl has for them.`,
 		"manifest: a file, a directory (its .yaml, .yml and .json files) or - for stdin; may be repeated")
 	flags.BoolVar(&e.showDiff, "diff", true, "show what is added as a unified diff")
 	flags.BoolVar(&e.forceDryRun, "dry-run", false, "also have the API server try to create such a Pod, and compare")
-	flags.BoolVar(&e.failOnDenial, "fail-on-denial", false, "exit with status 1 if a Pod is refused")
+	flags.BoolVar(&e.failOnDenial, "fail-on-denial", false, "exit with status 1 if a Pod is refused, by whomever")
 	e.output = addOutputFlag(command)
 	e.decisions = addDecisionFlags(command)
 	e.cluster = addClusterFlags(command)
@@ -231,11 +231,14 @@ func (e *explaining) print() error {
 	return nil
 }
 
+// refused are the Pods that are, by Pillion or, as a dry run tells, by somebody else.
 func (e *explaining) refused() []string {
 	var refused []string
 	for i := range e.explanations {
-		if e.explanations[i].Verdict == verdictRefused {
-			refused = append(refused, e.explanations[i].title())
+		explained := &e.explanations[i]
+		tried := explained.DryRun
+		if explained.Verdict == verdictRefused || tried != nil && (tried.Answer == dryRunDenied || tried.Answer == dryRunDeniedBy) {
+			refused = append(refused, explained.title())
 		}
 	}
 	return refused
@@ -348,7 +351,7 @@ func (e *explaining) leaveOut(document *manifest.Document) []error {
 		}
 		group, kind := object.GroupKind()
 		kinds := podKinds()
-		i := slices.IndexFunc(kinds, func(k podKind) bool { return k.Kind == kind })
+		i := slices.IndexFunc(kinds, func(k targetKind) bool { return k.Kind == kind })
 		if i >= 0 && slices.Contains([]string{"", "apps", "batch", "extensions"}, group) {
 			errs = append(errs, document.ErrorAt(object.At("apiVersion"), "%s: apiVersion %v has no kind %s; write %s",
 				objectName(object.Fields), object.Value("apiVersion"), kind, kinds[i].GroupVersion()))

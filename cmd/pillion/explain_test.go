@@ -264,3 +264,25 @@ func TestADryRunIsComparedWithWhatWasDecided(t *testing.T) {
 		})
 	}
 }
+
+func TestFailOnDenialCountsWhoeverRefuses(t *testing.T) {
+	pod := func(name string, verdict podVerdict, tried *dryRun) explanation {
+		return explanation{Kind: "Pod", Name: name, Namespace: "web", Verdict: verdict, DryRun: tried}
+	}
+	explaining := explaining{explanations: []explanation{
+		pod("woven", verdictWoven, nil),
+		pod("tried", verdictWoven, &dryRun{Answer: dryRunCreated}),
+		pod("refused", verdictRefused, nil),
+		pod("refused-when-tried", verdictWoven, &dryRun{Answer: dryRunDenied}),
+		pod("over-quota", verdictWoven, &dryRun{Answer: dryRunDeniedBy}),
+		pod("over-quota-unread", verdictUnknown, &dryRun{Answer: dryRunDeniedBy}),
+		pod("not-tried", verdictWoven, &dryRun{Answer: dryRunForbidden}),
+	}}
+	var want []string
+	for _, name := range []string{"refused", "refused-when-tried", "over-quota", "over-quota-unread"} {
+		want = append(want, "Pod "+name+" in namespace web")
+	}
+	if got := explaining.refused(); !slices.Equal(got, want) {
+		t.Errorf("refused are %q, want %q", got, want)
+	}
+}
