@@ -74,8 +74,10 @@ images: ## build the images of a release into bin/images, without a daemon; VERS
 ##@ Check
 
 .PHONY: verify
-verify: bin/tools/controller-gen bin/tools/helm ## fail if a generated file, a go.mod or the chart is not right; changes nothing
+verify: controlplane bin/tools/controller-gen bin/tools/helm ## fail if a generated file, a go.mod or the chart is not right; changes nothing
 	API_PATHS='$(API_PATHS)' CRD_DIR='$(CRD_DIR)' hack/verify.sh
+	@echo "verify: applying the chart to a real API server, with each set of values, and deploy/"
+	go test -count 1 -run '^(TestEverySetOfValuesInstalls|TestTheBaseIsTheFile|TestKubectlInstalls|TestMonitoringApplies)$$' ./test/chart
 
 .PHONY: lint
 lint: bin/tools/golangci-lint ## run the linters, which also hold the direction of dependencies
