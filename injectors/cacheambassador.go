@@ -29,10 +29,11 @@ const (
 	proxyConfigPath = "/etc/pillion/twemproxy"
 	proxyConfigFile = "nutcracker.yml"
 
-	// proxyMain runs its arguments and hands SIGTERM on. As PID 1 nutcracker ignores SIGTERM, for it has no handler, and the Pod
-	// would take its whole grace period to end. A preStop hook would be no cure: the kubelet runs a sidecar's hook when the
-	// Pod's end begins, while the app still serves its last requests, and sends SIGTERM only after the app has ended.
-	proxyMain = `trap 'kill "$pid"' TERM; "$@" & pid=$!; wait "$pid"`
+	// cacheMain runs its arguments from the second on, and passes SIGTERM on as the signal that the first names. As PID 1 nutcracker
+	// ignores SIGTERM, for it has no handler, and the Pod would take its whole grace period to end; memcached looks at its own
+	// handler's word once a second. A preStop hook would be no cure: the kubelet runs a sidecar's hook when the Pod's end begins,
+	// while the app still serves its last requests, and sends SIGTERM only after the app has ended.
+	cacheMain = `s=$1; shift; trap 'kill -s "$s" "$pid" || exit' TERM; "$@" & pid=$!; wait "$pid"`
 )
 
 func cacheAmbassadorInjector() Injector {
@@ -139,8 +140,9 @@ func memcachedContainer(request Request) corev1.Container {
 	spec := request.Pattern.CacheAmbassador
 	container := newContainer(request, "", request.Images.Memcached, &spec.ContainerSettings, cacheResources(spec.Local))
 	port := cachePort(spec)
-	container.Command = []string{"memcached"}
+	container.Command = cacheCommand("KILL") // there is nothing that it should save
 	container.Args = []string{
+		"memcached",
 		"-l", cacheHost,
 		"-p", strconv.Itoa(int(port)),
 		"-U", "0",
@@ -195,6 +197,11 @@ func redisPolicy(eviction v1alpha1.CacheEviction) string {
 	}
 }
 
+// cacheCommand is the command of a container whose arguments are the cache's command line.
+func cacheCommand(signal string) []string {
+	return []string{"sh", "-c", literal(cacheMain), "sh", signal}
+}
+
 // cacheResources reserves the memory that the cache will fill, and leaves room for connections and bookkeeping: of 64 MiB of
 // items memcached was seen to make 73 MiB, redis 84.
 func cacheResources(local *v1alpha1.LocalCache) resources {
@@ -208,7 +215,7 @@ func twemproxyContainer(request Request, fragment *weave.Fragment) corev1.Contai
 	container := newContainer(request, "", request.Images.Twemproxy, &spec.ContainerSettings,
 		resources{cpuRequest: "25m", cpuLimit: "500m", memoryRequest: "32Mi", memoryLimit: "128Mi"})
 	port := cachePort(spec)
-	container.Command = []string{"sh", "-c", literal(proxyMain), "sh"}
+	container.Command = cacheCommand("TERM")
 	container.Args = []string{
 		"nutcracker",
 		"-c", proxyConfigPath + "/" + proxyConfigFile,

@@ -42,7 +42,7 @@ func cacheProxy(servers ...v1alpha1.CacheServer) *v1alpha1.CacheAmbassador {
 		Proxy: &v1alpha1.CacheProxy{
 			Servers:           servers,
 			Distribution:      v1alpha1.CacheDistributionKetama,
-			Hash:              v1alpha1.CacheHashFNV1a64,
+			Hash:              v1alpha1.CacheHashMD5,
 			Timeout:           &metav1.Duration{Duration: 400 * time.Millisecond},
 			ServerConnections: 1,
 			Ejection: v1alpha1.CacheEjection{
@@ -78,8 +78,8 @@ func wantCacheFragment(edit func(fragment *weave.Fragment, container *corev1.Con
 		InitContainers: []corev1.Container{{
 			Name:          "pillion-page-cache",
 			Image:         DefaultImages("").Memcached,
-			Command:       []string{"memcached"},
-			Args:          []string{"-l", "127.0.0.1", "-p", "11211", "-U", "0", "-m", "64", "-c", "1024"},
+			Command:       cacheCommand("KILL"),
+			Args:          []string{"memcached", "-l", "127.0.0.1", "-p", "11211", "-U", "0", "-m", "64", "-c", "1024"},
 			RestartPolicy: new(corev1.ContainerRestartPolicyAlways),
 			Resources: corev1.ResourceRequirements{
 				Requests: corev1.ResourceList{"cpu": resource.MustParse("25m"), "memory": resource.MustParse("128Mi")},
@@ -115,7 +115,7 @@ func TestCacheAmbassadorFragment(t *testing.T) {
 				}
 			}),
 			want: wantCacheFragment(func(fragment *weave.Fragment, container *corev1.Container) {
-				container.Args = []string{"-l", "127.0.0.1", "-p", "4660", "-U", "0", "-m", "95", "-c", "70", "-M"}
+				container.Args = []string{"memcached", "-l", "127.0.0.1", "-p", "4660", "-U", "0", "-m", "95", "-c", "70", "-M"}
 				container.Lifecycle = awaited(30*time.Second, "grep", "-qE", "(0100007F|7F000001):1234 0+:0+ 0A", "/proc/net/tcp")
 				container.Resources.Requests["memory"] = resource.MustParse("183554432")
 				container.Resources.Limits["memory"] = resource.MustParse("183554432")
@@ -161,7 +161,7 @@ func TestCacheAmbassadorFragment(t *testing.T) {
 			spec: cacheProxy(v1alpha1.CacheServer{Address: "cache-0.cache:11211"}),
 			want: wantCacheFragment(func(fragment *weave.Fragment, container *corev1.Container) {
 				container.Image = DefaultImages("").Twemproxy
-				container.Command = []string{"sh", "-c", `trap 'kill "$$pid"' TERM; "$$@" & pid=$$!; wait "$$pid"`, "sh"}
+				container.Command = cacheCommand("TERM")
 				container.Args = []string{
 					"nutcracker", "-c", "/etc/pillion/twemproxy/nutcracker.yml", "-o", "/dev/stderr", "-a", "127.0.0.1", "-s", "21211",
 				}
@@ -181,7 +181,7 @@ func TestCacheAmbassadorFragment(t *testing.T) {
 				fragment.Annotations = map[string]string{"pillion.dev/config.page-cache": `cache:
   auto_eject_hosts: true
   distribution: ketama
-  hash: fnv1a_64
+  hash: md5
   listen: 127.0.0.1:11211
   preconnect: false
   redis: false

@@ -51,13 +51,14 @@ type Required struct {
 	Path, Example string
 }
 
-// All returns the patterns.
+// All returns the patterns, in the order in which those of a Pod start unless its profiles say otherwise: files, what is made of
+// them, and what the app talks to.
 func All() []Injector {
 	return []Injector{
 		gitSyncInjector(),
-		prometheusAdapterInjector(),
-		cacheAmbassadorInjector(),
 		templateProcessorInjector(),
+		cacheAmbassadorInjector(),
+		prometheusAdapterInjector(),
 		// What a custom pattern adds depends on the Pod: see Custom.
 		{
 			Kind: v1alpha1.KindCustom, Field: "custom",

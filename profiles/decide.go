@@ -316,7 +316,7 @@ func dropPolicy(ordered []*candidate, problem weave.Problem) (dropped bool) {
 func (d *decider) ordered() []*candidate {
 	byName, enforced := map[string]*candidate{}, map[string]bool{}
 	names := make([]string, 0, len(d.candidates))
-	for _, c := range d.candidates {
+	for _, c := range slices.SortedFunc(slices.Values(d.candidates), byPatternAndName) {
 		byName[c.profile.Name], enforced[c.profile.Name] = c, c.enforced
 		names = append(names, c.profile.Name)
 	}
@@ -332,6 +332,19 @@ func (d *decider) ordered() []*candidate {
 		ordered = append(ordered, byName[name])
 	}
 	return ordered
+}
+
+// starts is when a pattern's containers start among those of a Pod.
+var starts = func() map[v1alpha1.PatternKind]int {
+	order := map[v1alpha1.PatternKind]int{}
+	for i, injector := range injectors.All() {
+		order[injector.Kind] = i
+	}
+	return order
+}()
+
+func byPatternAndName(a, b *candidate) int {
+	return cmp.Or(starts[a.profile.Kind]-starts[b.profile.Kind], strings.Compare(a.profile.Name, b.profile.Name))
 }
 
 // mayMean tells whether a name in a profile may mean another: a ClusterPatternProfile never means one of a namespace.

@@ -116,10 +116,10 @@ func TestEveryProblemIsInOneAnswer(t *testing.T) {
 	want := []string{
 		" Annotation Rejected InvalidRequest",
 		"nosuch Annotation Rejected ProfileNotAvailable",
+		"site Annotation Rejected FieldNotOverridable",
 		"cache Annotation Rejected PortCollision",
 		"metrics Annotation Rejected MetadataCollision",
 		"metrics Annotation Rejected PortCollision",
-		"site Annotation Rejected FieldNotOverridable",
 	}
 	if diff := cmp.Diff(want, outcomes(&decision)); diff != "" {
 		t.Error(diff)
@@ -412,7 +412,7 @@ func TestProfilesStartAfterThoseTheyReadFrom(t *testing.T) {
 	snapshot := snapshotOf(t, cluster("site", gitSync), cluster("a-conf", templates), cluster("b-cache", redis))
 	decision := profiles.Decide(snapshot, web(), podOf(t, asking("b-cache,a-conf,site"),
 		`{containers: [{name: app}], initContainers: [{name: istio-init}, {name: setup}]}`))
-	want := []string{"istio-init", "pillion-b-cache", "pillion-site", "pillion-a-conf", "setup"}
+	want := []string{"istio-init", "pillion-site", "pillion-a-conf", "pillion-b-cache", "setup"}
 	if diff := cmp.Diff(want, initNames(decision.Pod())); diff != "" {
 		t.Errorf("%s\n%s", diff, decision.Denial())
 	}
@@ -424,7 +424,7 @@ func TestASourceThatIsRefusedTakesItsReadersWithIt(t *testing.T) {
 	decision := profiles.Decide(snapshot, web(), podOf(t, `{}`, `{containers: [{name: app, volumeMounts: [{name: x,
           mountPath: /srv}]}]}`))
 	want := []string{
-		"cache Match Applied Applied", "site Match Rejected MountPathCollision", "conf Match Rejected SourceNotApplied",
+		"site Match Rejected MountPathCollision", "conf Match Rejected SourceNotApplied", "cache Match Applied Applied",
 	}
 	if diff := cmp.Diff(want, outcomes(&decision)); diff != "" {
 		t.Error(diff)
@@ -555,8 +555,8 @@ func TestHostNetworkPodsOpenNoPortOfTheNode(t *testing.T) {
 	decision := profiles.Decide(snapshot, web(), podOf(t, asking("metrics,cache,site"), `{containers: [{name: app}],
           hostNetwork: true}`))
 	want := []string{
-		"cache Annotation Rejected HostNetwork", "metrics Annotation Rejected HostNetwork",
-		"site Annotation Applied Applied",
+		"site Annotation Applied Applied", "cache Annotation Rejected HostNetwork",
+		"metrics Annotation Rejected HostNetwork",
 	}
 	if diff := cmp.Diff(want, outcomes(&decision)); diff != "" {
 		t.Error(diff)
@@ -726,4 +726,32 @@ func messageOf(t *testing.T, decision *profiles.Decision, reason weave.Reason) s
 		t.Fatalf("want one outcome with the reason %s, got %q", reason, messages)
 	}
 	return messages[0]
+}
+
+func TestPatternsStartInTheirOrderUnlessAfterSaysOtherwise(t *testing.T) {
+	const conf = `templateProcessor: {templates: {configMap: {name: conf}}, mountPath: /etc/app}`
+	all := func(cacheHas string) *profiles.Snapshot {
+		return snapshotOf(t, cluster("d-site", gitSync), cluster("e-site", gitOther), cluster("c-conf", conf),
+			cluster("b-cache", redis+cacheHas), cluster("a-metrics", statsd))
+	}
+	tests := map[string]struct {
+		cacheHas string
+		want     []string
+	}{
+		"files, what is made of them, and what the app talks to": {
+			"", []string{"pillion-d-site", "pillion-e-site", "pillion-c-conf", "pillion-b-cache", "pillion-a-metrics"},
+		},
+		"a profile says otherwise": {
+			", after: [a-metrics]", []string{"pillion-d-site", "pillion-e-site", "pillion-c-conf", "pillion-a-metrics", "pillion-b-cache"},
+		},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			decision := profiles.Decide(all(test.cacheHas), web(),
+				podOf(t, asking("a-metrics,b-cache,c-conf,d-site,e-site"), `{containers: [{name: app}]}`))
+			if diff := cmp.Diff(test.want, initNames(decision.Pod())); diff != "" {
+				t.Errorf("%s\n%s", diff, decision.Denial())
+			}
+		})
+	}
 }

@@ -8,10 +8,10 @@ import (
 )
 
 // order returns names so that those that are first come before the others, every profile after those that it waits for, and otherwise
-// by name. waitsFor tells what a profile waits for; names that are not among those to be ordered do not count, nor, for what is first,
-// those that are not. Profiles that wait for each other in a circle come last among their like, by name.
+// as they were. waitsFor tells what a profile waits for; names that are not among those to be ordered do not count, nor, for what is first,
+// those that are not. Profiles that wait for each other in a circle come last among their like.
 func order(names []string, isFirst map[string]bool, waitsFor map[string][]string) []string {
-	remaining := slices.Sorted(slices.Values(names))
+	remaining := slices.Clone(names)
 	ordered := make([]string, 0, len(remaining))
 	for _, first := range []bool{true, false} {
 		isDue := func(name string) bool {

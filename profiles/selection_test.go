@@ -39,7 +39,7 @@ func TestSelection(t *testing.T) {
 		},
 		"the namespace's label asks, with dots": {
 			label: "site.own", metadata: `{}`,
-			want: []string{"web/own NamespaceLabel Applied Applied", "site NamespaceLabel Applied Applied"},
+			want: []string{"site NamespaceLabel Applied Applied", "web/own NamespaceLabel Applied Applied"},
 		},
 		"the annotation replaces the label": {
 			label: "site", metadata: asking("own"),
@@ -97,7 +97,7 @@ func TestSelection(t *testing.T) {
 		"an empty name": {
 			metadata: asking("site,,own"),
 			want: []string{
-				" Annotation Rejected InvalidRequest", "web/own Annotation Applied Applied", "site Annotation Applied Applied",
+				" Annotation Rejected InvalidRequest", "site Annotation Applied Applied", "web/own Annotation Applied Applied",
 			},
 		},
 		"none beside a name": {
@@ -158,7 +158,7 @@ func TestSelectionByTheNamespacesLabels(t *testing.T) {
 		team, metadata string
 		want           []string
 	}{
-		"allowed":     {"db", asking("cache"), []string{"cache Annotation Applied Applied", "site Match Applied Applied"}},
+		"allowed":     {"db", asking("cache"), []string{"site Match Applied Applied", "cache Annotation Applied Applied"}},
 		"not allowed": {"web", asking("cache"), []string{"cache Annotation Rejected ProfileNotAvailable"}},
 		"matched":     {"ml", `{}`, []string{"site Match Applied Applied"}},
 		"not matched": {"web", `{}`, nil},

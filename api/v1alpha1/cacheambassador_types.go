@@ -121,9 +121,11 @@ type CacheProxy struct {
 	// +kubebuilder:validation:Enum=Ketama;Modula;Random
 	Distribution CacheDistribution `json:"distribution,omitempty"`
 
-	// hash is the function that hashes keys. Every client and proxy of the same servers must use the same.
+	// hash is the function that hashes keys. Every client and proxy of the same servers must use the same. MD5 is what ketama
+	// clients use. FNV1a64, which twemproxy uses if it is not told, puts keys that differ in their last characters alone on one
+	// server: of a few hundred that are numbered a server may get none.
 	// +optional
-	// +default="FNV1a64"
+	// +default="MD5"
 	// +kubebuilder:validation:Enum=OneAtATime;MD5;CRC16;CRC32;CRC32a;FNV164;FNV1a64;FNV132;FNV1a32;Hsieh;Murmur;Jenkins
 	Hash CacheHash `json:"hash,omitempty"`
 

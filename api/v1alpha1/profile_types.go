@@ -37,8 +37,9 @@ type ProfileSpec struct {
 	FailurePolicy FailurePolicy `json:"failurePolicy,omitempty"`
 
 	// after names profiles whose containers start before this one's, if a Pod gets them too. Without it profiles start in the
-	// order of their names. A PatternProfile's names mean PatternProfiles of its namespace, else ClusterPatternProfiles; a
-	// ClusterPatternProfile's mean ClusterPatternProfiles.
+	// order of their patterns (gitSync, templateProcessor, cacheAmbassador, prometheusAdapter, custom), and of their names. A
+	// PatternProfile's names mean PatternProfiles of its namespace, else ClusterPatternProfiles; a ClusterPatternProfile's mean
+	// ClusterPatternProfiles.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=32
