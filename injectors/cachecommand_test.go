@@ -2,6 +2,7 @@ package injectors
 
 import (
 	"bufio"
+	"errors"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -51,7 +52,7 @@ func TestACacheThatDiesTakesItsContainerWithIt(t *testing.T) {
 		command[i] = strings.ReplaceAll(command[i], "$$", "$")
 	}
 	err := exec.CommandContext(t.Context(), command[0], append(command[1:], "sh", "-c", "exit 71")...).Run() //nolint:gosec // as above
-	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 71 {
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 71 {
 		t.Errorf("it ended with %v, want the cache's own status, 71", err)
 	}
 }

@@ -63,8 +63,9 @@ func twemproxyImage() image {
 		title:       "twemproxy",
 		description: "twemproxy (nutcracker), a proxy for memcached and redis, of Debian's package, with a shell",
 		licenses:    "Apache-2.0",
-		entrypoint:  []string{"/usr/sbin/nutcracker"}, user: user(injectedUser), programs: []string{"nutcracker", "sh", "grep"},
-		parts: []part{packages{names: []string{"nutcracker", "busybox-static"}, tools: shell}, users("injected")},
+		entrypoint:  []string{"/usr/sbin/nutcracker"}, user: user(injectedUser),
+		programs: []string{"nutcracker", "sh", "date", "grep", "sleep"},
+		parts:    []part{packages{names: []string{"nutcracker", "busybox-static"}, tools: shell}, users("injected")},
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"runtime"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -35,12 +36,12 @@ func testImages(s stamp) []image {
 			"github.com/hairyhenderson/gomplate/v4/version.Version={}"),
 		goTestImage("json-exporter", defaults.JSONExporter, "github.com/prometheus-community/json_exporter", "",
 			"github.com/prometheus/common/version.Version={}"),
-		goTestImage("statsd-exporter", defaults.StatsDExporter, "github.com/prometheus/statsd_exporter", "grep",
+		goTestImage("statsd-exporter", defaults.StatsDExporter, "github.com/prometheus/statsd_exporter", strings.Join(shell, " "),
 			"github.com/prometheus/common/version.Version={}"),
 		goTestImage("nginx-exporter", defaults.NginxExporter, "github.com/nginx/nginx-prometheus-exporter", "",
 			"github.com/prometheus/common/version.Version={}"),
 		debianTestImage("redis-exporter", defaults.RedisExporter, []string{"prometheus-redis-exporter"}, "prometheus-redis-exporter"),
-		debianTestImage("memcached", defaults.Memcached, []string{"memcached", "grep"}, "memcached"),
+		debianTestImage("memcached", defaults.Memcached, []string{"memcached"}, "memcached"),
 		debianTestImage("redis", defaults.Redis, []string{"redis-server", "redis-cli"}, "redis-server", "redis-tools"),
 		webServer(),
 	}
@@ -65,7 +66,7 @@ func gitSyncStandIn(ref string) image {
 		title:       "git-sync-stand-in",
 		description: "A stand-in for git-sync: it takes exactly the flags that Pillion gives git-sync, and runs git",
 		licenses:    "Apache-2.0",
-		entrypoint:  []string{"/git-sync-stand-in"}, user: user(injectedUser), programs: []string{"test", "git", "ssh"},
+		entrypoint:  []string{"/git-sync-stand-in"}, user: user(injectedUser), programs: append([]string{"git", "ssh"}, shell...),
 		parts: []part{
 			packages{names: []string{"git", "openssh-client", "ca-certificates", "busybox-static"}, tools: tools},
 			bundle{},
@@ -101,7 +102,7 @@ func goTestImage(name, ref, pkg, tools, variable string) image {
 func debianTestImage(name, ref string, programs []string, names ...string) image {
 	return image{
 		name: name, ref: ref, version: "debian-" + debianRelease, title: name, description: "Debian's " + strings.Join(names, ", "),
-		entrypoint: []string{"/usr/bin/" + programs[0]}, user: user(injectedUser), programs: programs,
+		entrypoint: []string{"/usr/bin/" + programs[0]}, user: user(injectedUser), programs: slices.Concat(programs, shell),
 		parts: []part{
 			packages{names: append(names, "busybox-static"), tools: shell},
 			users("injected"),

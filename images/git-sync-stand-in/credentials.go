@@ -67,16 +67,14 @@ func quote(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// checkCredentials tells which file is missing or may not be read: git and ssh would only say that the server refused.
+// checkCredentials tells that the password may not be read, as git-sync does, which reads it itself. Of the files that ssh reads
+// it leaves it to ssh to speak.
 func (r *repository) checkCredentials() error {
-	files := map[string]string{"ssh key": r.sshKeyFile, "known hosts": r.sshKnownHostsFile, "password": r.passwordFile}
-	for _, what := range []string{"ssh key", "known hosts", "password"} {
-		if files[what] == "" {
-			continue
-		}
-		if _, err := os.ReadFile(files[what]); err != nil {
-			return fmt.Errorf("can't read the %s file: %w", what, err)
-		}
+	if r.passwordFile == "" {
+		return nil
+	}
+	if _, err := os.ReadFile(r.passwordFile); err != nil {
+		return fmt.Errorf("can't read password file %q: %w", r.passwordFile, err)
 	}
 	return nil
 }

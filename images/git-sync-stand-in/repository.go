@@ -64,6 +64,9 @@ func (r *repository) prepare(ctx context.Context) error {
 	if err := os.MkdirAll(r.root, 0o755); err != nil {
 		return fmt.Errorf("make --root: %w", err)
 	}
+	if err := r.removeLocked(); err != nil {
+		return err
+	}
 	if _, err := r.git(ctx, r.root, "rev-parse", "--git-dir"); err == nil {
 		return nil
 	} else if strings.Contains(err.Error(), "dubious ownership") {
@@ -71,6 +74,27 @@ func (r *repository) prepare(ctx context.Context) error {
 	}
 	_, err := r.git(ctx, r.root, "init", "--quiet", "--initial-branch=git-sync")
 	return err
+}
+
+// removeLocked empties a repository whose git was killed while it fetched, as git-sync does: git would wait for its lock for ever.
+// What --link leads to goes with it.
+func (r *repository) removeLocked() error {
+	if _, err := os.Stat(filepath.Join(r.root, ".git", "shallow.lock")); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		return fmt.Errorf("look for a lock: %w", err)
+	}
+	entries, err := os.ReadDir(r.root)
+	if err != nil {
+		return fmt.Errorf("list --root: %w", err)
+	}
+	for _, entry := range entries {
+		if err := os.RemoveAll(filepath.Join(r.root, entry.Name())); err != nil {
+			return fmt.Errorf("empty --root, which is locked: %w", err)
+		}
+	}
+	return nil
 }
 
 // fetch gets what the ref is on the server, and returns the hash of its commit.

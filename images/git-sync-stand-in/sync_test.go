@@ -317,13 +317,9 @@ func TestFailuresBeforeTheFirstSyncEndIt(t *testing.T) {
 		"a ref that is not there":        {args: s.args(continuousArgs, "--ref=nosuch", "--init-max-failures=3"), failures: 3, want: "couldn't find remote ref nosuch"},
 		"a repository that is not there": {args: s.args(continuousArgs, "--repo=file:///nosuch", "--init-max-failures=2"), failures: 2, want: "/nosuch"},
 		"once":                           {args: s.args(onceArgs, "--ref=nosuch"), failures: 1, want: "couldn't find remote ref nosuch"},
-		"a key that cannot be read": {
-			args:     s.args(onceArgs, "--ssh-key-file=/nosuch/ssh", "--ssh-known-hosts=false"),
-			failures: 1, want: "can't read the ssh key file: open /nosuch/ssh",
-		},
 		"a password that cannot be read": {
 			args:     s.args(onceArgs, "--username=git", "--password-file=/nosuch/password"),
-			failures: 1, want: "can't read the password file: open /nosuch/password",
+			failures: 1, want: `can't read password file "/nosuch/password": open /nosuch/password`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -399,6 +395,21 @@ func TestASecondRunGoesOnWhereTheFirstEnded(t *testing.T) {
 	p.await("the files of before", s.has("page", "1"))
 	s.push(map[string]string{"page": "2"})
 	p.await("the push", s.has("page", "2"))
+}
+
+func TestARepositoryThatAKilledGitLeftLockedIsFetchedAnew(t *testing.T) {
+	s := newServer(t)
+	s.push(map[string]string{"page": "1"})
+	if p := s.start(nil, s.args(onceArgs)...); p.wait() != 0 {
+		t.Fatal(p.output())
+	}
+	s.push(map[string]string{"page": "2"})
+	if err := os.WriteFile(s.volume+"/.git-sync/.git/shallow.lock", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if p := s.start(nil, s.args(onceArgs)...); p.wait() != 0 || !s.has("page", "2")() {
+		t.Errorf("the page is not the second:\n%s", p.output())
+	}
 }
 
 func TestOldFilesStayForAWhile(t *testing.T) {

@@ -39,9 +39,10 @@ func first(dir string) (int, error) {
 	// The child has the group's signals from here only, as this process has them from outside.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
-	// Not by exec.Cmd, which would wait for it and find that reap has.
+	// Not by exec.Cmd, which would wait for it and find that reap has. No proxy of the machine is reached from here.
 	for name, value := range map[string]string{
 		variable: roleRun + ":" + dir, "TMPDIR": filepath.Join(dir, dirTmp), "PATH": os.Getenv("PATH") + ":" + searchPath,
+		"NO_PROXY": "*", "no_proxy": "*",
 	} {
 		if err := os.Setenv(name, value); err != nil {
 			return 0, err

@@ -63,6 +63,10 @@ func outside() (code int, err error) {
 	if err := check(); err != nil {
 		return 0, err
 	}
+	// From here on nobody who ends this process leaves anything behind.
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
+	defer signal.Stop(signals)
 	space, err := prepare()
 	if err != nil {
 		return 0, fmt.Errorf("prepare the directories and cgroups of a node: %w", err)
@@ -79,16 +83,18 @@ func outside() (code int, err error) {
 	}
 	defer listener.Close() //nolint:errcheck // the process is about to end
 	go forward(listener, func() (net.Conn, error) { return net.Dial("unix", socketPath(space.dir)) })
-	return runIn(space, listener.Addr().String())
+	return runIn(space, listener.Addr().String(), signals)
 }
 
-// runIn runs this program in the namespaces, passes on the signals that it gets, and returns its exit code.
-func runIn(space *isolation, forwarder string) (int, error) {
+// runIn runs this program in the namespaces, passes on the signals that come, and returns its exit code.
+func runIn(space *isolation, forwarder string, signals <-chan os.Signal) (int, error) {
+	select {
+	case s := <-signals:
+		return 1, fmt.Errorf("ended by signal %s", s)
+	default:
+	}
 	runtime.LockOSThread() // the child ends with the thread that started it
 	defer runtime.UnlockOSThread()
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
-	defer signal.Stop(signals)
 
 	child := exec.Command("/proc/self/exe", os.Args[1:]...) //nolint:noctx // it ends with this process
 	child.Env = append(os.Environ(), variable+"="+roleInit+":"+space.dir, forwardVariable+"="+forwarder)

@@ -24,6 +24,9 @@ type machine struct {
 	search  string
 	plugins []string
 
+	// packages have to be installed.
+	packages []debian
+
 	// root is the directory of the module.
 	root string
 }
@@ -31,23 +34,37 @@ type machine struct {
 // here is this machine.
 func here() machine {
 	root, _ := apiserver.Root() // whoever lacks it is told by who looks for the programs in it
-	return machine{user: os.Geteuid(), search: searchPath, plugins: []string{"/usr/lib/cni", "/opt/cni/bin"}, root: root}
+	return machine{
+		user: os.Geteuid(), search: searchPath, plugins: []string{"/usr/lib/cni", "/opt/cni/bin"}, packages: packages, root: root,
+	}
 }
 
 // hidden are the directories of the machine that the node has its own of.
 var hidden = []string{"/run", "/var/lib", "/var/log"}
 
-// packages are the Debian packages of the programs that are not built here.
-var packages = []struct {
-	name     string
-	programs []string
-}{
+// debian is a package of Debian's, and what of it is needed: programs, or files by their absolute paths.
+type debian struct {
+	name  string
+	holds []string
+}
+
+// packages are those of the programs that a node runs and that are not built here.
+var packages = []debian{
 	{"containerd", []string{"containerd", "containerd-shim-runc-v2", "ctr"}},
 	{"runc", []string{"runc"}},
 	{"containernetworking-plugins", nil}, // see plugins
 	{"iptables", []string{"iptables", "iptables-save", "iptables-restore"}},
 	{"iproute2", []string{"ip"}},
 	{"mount", []string{"mount", "umount"}},
+}
+
+// packagesOfTests are those that the images of make test-images are made with, and that tests and the demonstration use.
+var packagesOfTests = []debian{
+	{"apt", []string{"apt-get"}},
+	{"dpkg", []string{"dpkg-deb"}},
+	{"debian-archive-keyring", []string{"/usr/share/keyrings/debian-archive-keyring.gpg"}},
+	{"git", []string{"git"}},
+	{"curl", []string{"curl"}},
 }
 
 // plugins are the CNI plugins that link Pods to the node.
@@ -58,10 +75,15 @@ var built = []string{
 	"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns", "kubectl",
 }
 
-// Check says, all at once, what this machine lacks for a node, and what to do about it. Of what make node builds it says nothing.
-func Check() error { return failure(here().problems()) }
+// Check says, all at once, what this machine lacks for a node and for the tests on it, and what to do about it. Of what make node
+// builds it says nothing.
+func Check() error {
+	m := here()
+	m.packages = slices.Concat(packages, packagesOfTests)
+	return failure(m.problems())
+}
 
-// check is Check, with what make node builds.
+// check says the same for a node alone, with what make node builds.
 func check() error { return failure(append(here().problems(), unbuilt()...)) }
 
 func failure(problems []string) error {
@@ -103,23 +125,33 @@ func unbuilt() []string {
 	return []string{fmt.Sprintf("KUBEBUILDER_ASSETS or bin/k8s has no %s: run make node", strings.Join(names, ", "))}
 }
 
-// missingPackages returns the packages to install, and the programs of theirs that are not there.
-func (m machine) missingPackages() (names, programs []string) {
-	for _, p := range packages {
-		var missing []string
-		for _, program := range p.programs {
-			if _, err := m.find(program); err != nil {
-				missing = append(missing, program)
+// missingPackages returns the packages to install, and what of theirs is not there.
+func (m machine) missingPackages() (names, missing []string) {
+	for _, p := range m.packages {
+		var lacks []string
+		for _, held := range p.holds {
+			if !m.has(held) {
+				lacks = append(lacks, held)
 			}
 		}
-		if p.programs == nil && m.pluginDir() == "" {
-			missing = []string{"CNI plugin " + strings.Join(plugins, ", ")}
+		if p.holds == nil && m.pluginDir() == "" {
+			lacks = []string{"CNI plugin " + strings.Join(plugins, ", ")}
 		}
-		if len(missing) > 0 {
-			names, programs = append(names, p.name), append(programs, missing...)
+		if len(lacks) > 0 {
+			names, missing = append(names, p.name), append(missing, lacks...)
 		}
 	}
-	return names, programs
+	return names, missing
+}
+
+// has tells whether there is a program, or a file by its absolute path.
+func (m machine) has(what string) bool {
+	if filepath.IsAbs(what) {
+		_, err := os.Stat(what)
+		return err == nil
+	}
+	_, err := m.find(what)
+	return err == nil
 }
 
 // find looks for a program in PATH, and then where root's programs are.

@@ -22,18 +22,27 @@ func TestWhatIsMissingIsSaidAtOnceWithWhatToDo(t *testing.T) {
 		want    []string
 	}{
 		"who is not root is told to be": {
-			machine: machine{user: 1000, search: searchPath, plugins: here().plugins},
+			machine: machine{user: 1000, search: searchPath, plugins: here().plugins, packages: packages},
 			want: []string{
 				"this is not root, who alone may make the namespaces and cgroups of a node: run it as root, or with sudo -E",
 			},
 		},
 		"packages are named together, by their names": {
-			machine: machine{search: programs},
+			machine: machine{search: programs, packages: packages},
 			want: []string{"there is no ctr, runc, CNI plugin ptp, host-local, portmap, loopback: " +
 				"apt-get install --no-install-recommends containerd runc containernetworking-plugins"},
 		},
+		"what make test-images takes counts where it is asked for": {
+			machine: machine{search: programs, packages: []debian{
+				{"mount", []string{"mount"}},
+				{"apt", []string{"apt-get"}},
+				{"debian-archive-keyring", []string{programs + "/ip", programs + "/nosuch"}},
+			}},
+			want: []string{"there is no apt-get, " + programs +
+				"/nosuch: apt-get install --no-install-recommends apt debian-archive-keyring"},
+		},
 		"a repository that the node could not see is told to move": {
-			machine: machine{search: searchPath, plugins: here().plugins, root: "/var/lib/ci/pillion"},
+			machine: machine{search: searchPath, plugins: here().plugins, packages: packages, root: "/var/lib/ci/pillion"},
 			want:    []string{"/var/lib/ci/pillion is in /var/lib, of which a node has its own: move the repository"},
 		},
 		"a machine with all of it has no problem": {machine: here()},

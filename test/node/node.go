@@ -114,7 +114,11 @@ func (n *Node) start(ctx context.Context, options Options) error {
 	if err := n.startKubelet(); err != nil {
 		return err
 	}
-	if err := n.awaitReady(ctx); err != nil {
+	err = n.startProxy(ctx)
+	if err == nil {
+		err = n.awaitReady(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("%w\nthe kubelet said last:\n%s", err, end(filepath.Join(n.logs, "kubelet.log")))
 	}
 	return n.openToOutside()
@@ -194,18 +198,28 @@ func (n *Node) startControlPlane(ctx context.Context, options Options) error {
 			return err
 		}
 	}
-	for name, args := range map[string][]string{
-		"kube-proxy": {"--config=" + filepath.Join(n.config, "kube-proxy.yaml")},
-		"coredns":    {"-conf=" + filepath.Join(n.config, "Corefile")},
-	} {
-		if _, err := n.kubeconfigOf(name, "system:"+name); err != nil {
-			return err
-		}
-		if err := n.runBuilt(name, args...); err != nil {
-			return err
-		}
+	return n.runConfigured("coredns", "-conf="+filepath.Join(n.config, "Corefile"))
+}
+
+// startProxy starts kube-proxy once the kubelet has made the Node. Before, it would look for the Node for half a minute, then do
+// without its address, and end when that appears: on a busy machine, where importing images takes longer.
+func (n *Node) startProxy(ctx context.Context) error {
+	err := n.await(ctx, "the kubelet to make the Node", func(ctx context.Context) error {
+		_, err := n.Clientset.CoreV1().Nodes().Get(ctx, Name, metav1.GetOptions{})
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	return nil
+	return n.runConfigured("kube-proxy", "--config="+filepath.Join(n.config, "kube-proxy.yaml"))
+}
+
+// runConfigured runs a program whose file of configuration names its kubeconfig.
+func (n *Node) runConfigured(name string, args ...string) error {
+	if _, err := n.kubeconfigOf(name, "system:"+name); err != nil {
+		return err
+	}
+	return n.runBuilt(name, args...)
 }
 
 func (n *Node) startAPIServer(ctx context.Context, options Options) error {

@@ -62,6 +62,22 @@ func (n *Node) Err() error {
 	return nil
 }
 
+// Wait returns when the context ends, or with an error as soon as one of the node's programs has ended by itself.
+func (n *Node) Wait(ctx context.Context) error {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			if err := n.Err(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // end returns the end of a file.
 func end(path string) []byte {
 	content, err := os.ReadFile(path)
@@ -82,13 +98,18 @@ func (n *Node) kill() error {
 	n.mu.Unlock()
 	var errs []error
 	for _, p := range processes {
-		if err := p.cmd.Process.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			errs = append(errs, fmt.Errorf("end %s: %w", p.name, err))
-			continue
-		}
-		<-p.ended
+		errs = append(errs, p.kill())
 	}
 	return errors.Join(errs...)
+}
+
+// kill ends a program at once.
+func (p *process) kill() error {
+	if err := p.cmd.Process.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("end %s: %w", p.name, err)
+	}
+	<-p.ended
+	return nil
 }
 
 // await calls condition until it says no reason why not yet, and gives up with that reason when ctx ends, after a while, or as

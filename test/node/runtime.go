@@ -98,7 +98,19 @@ func (n *Node) Import(ctx context.Context, archives ...string) error {
 			names = append(names, match[1])
 		}
 	}
-	// What the kubelet asks hears of an import a moment later, and labels the image then.
+	return n.awaitImages(ctx, names)
+}
+
+// Tag gives an image that was imported one more name, which Pods may use when it returns.
+func (n *Node) Tag(ctx context.Context, image, name string) error {
+	if _, err := n.ctr(ctx, "images", "tag", image, name); err != nil {
+		return fmt.Errorf("tag image %s: %w", image, err)
+	}
+	return n.awaitImages(ctx, []string{name})
+}
+
+// awaitImages waits until Pods may use images. What the kubelet asks hears of them a moment later, and labels them then.
+func (n *Node) awaitImages(ctx context.Context, names []string) error {
 	return n.await(ctx, "imported images", func(ctx context.Context) error {
 		said, err := n.ctr(ctx, "images", "ls", "-q", `labels."io.cri-containerd.image"==managed`)
 		if err != nil {

@@ -23,8 +23,11 @@ const patience = 3 * time.Minute
 func (c *Cluster) Await(ctx context.Context, what string, condition func(context.Context) error) error {
 	var last error
 	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
-		last = condition(ctx)
-		return last == nil, nil
+		err := condition(ctx)
+		if err == nil || last == nil || ctx.Err() == nil { // that time is up says nothing of the condition
+			last = err
+		}
+		return err == nil, nil
 	})
 	if err != nil {
 		return fmt.Errorf("wait for %s: %w: %w", what, err, last)
@@ -96,14 +99,19 @@ func (c *Cluster) profilesReady(ctx context.Context) error {
 		return fmt.Errorf("there are %d profiles", len(list.Items))
 	}
 	for i := range list.Items {
-		if err := isReady(&list.Items[i].Status, list.Items[i].Name); err != nil {
+		if err := isReady(&list.Items[i], &list.Items[i].Status); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func isReady(status *v1alpha1.ProfileStatus, name string) error {
+// isReady returns why a profile is not Ready as it is written now.
+func isReady(profile client.Object, status *v1alpha1.ProfileStatus) error {
+	name := profile.GetName()
+	if status.ObservedGeneration < profile.GetGeneration() {
+		return fmt.Errorf("profile %s has been changed since the controller saw it", name)
+	}
 	for _, condition := range status.Conditions {
 		if condition.Type == v1alpha1.ConditionReady {
 			if condition.Status == "True" {

@@ -93,9 +93,10 @@ func Start(ctx context.Context, options Options) (c *Cluster, err error) {
 	if c.dir, err = os.MkdirTemp("", "pillion-installed-"); err != nil {
 		return nil, err
 	}
+	unfinished := c // what is returned beside an error is nil
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, c.Stop())
+			err = errors.Join(err, unfinished.Stop())
 		}
 	}()
 	programs, err := c.build(ctx, options.Programs)
@@ -109,7 +110,10 @@ func Start(ctx context.Context, options Options) (c *Cluster, err error) {
 	if options.WithoutPillion {
 		return c, nil
 	}
-	return c, c.Install(ctx, options.Values...)
+	if err := c.Install(ctx, options.Values...); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // Stop ends the node, and removes what the Cluster wrote. Calling it again has no effect.

@@ -37,7 +37,8 @@ func (c *Cluster) CreateRestricted(t *testing.T, labels map[string]string) strin
 			t.Log(c.Explain(context.Background(), name))
 		}
 		// Its Pods end in their own time. The other tests have no need to wait for them.
-		if err := c.Clientset.CoreV1().Namespaces().Delete(context.Background(), name, metav1.DeleteOptions{}); err != nil {
+		err := c.Clientset.CoreV1().Namespaces().Delete(context.Background(), name, metav1.DeleteOptions{})
+		if client.IgnoreNotFound(err) != nil { // a test may have deleted it
 			t.Error(err)
 		}
 	})
@@ -93,10 +94,10 @@ func (c *Cluster) AwaitProfile(t *testing.T, namespace, name string) {
 		key := client.ObjectKey{Namespace: namespace, Name: name}
 		if namespace != "" {
 			profile := &v1alpha1.PatternProfile{}
-			return errors.Join(c.Client.Get(ctx, key, profile), isReady(&profile.Status, name))
+			return errors.Join(c.Client.Get(ctx, key, profile), isReady(profile, &profile.Status))
 		}
 		profile := &v1alpha1.ClusterPatternProfile{}
-		return errors.Join(c.Client.Get(ctx, key, profile), isReady(&profile.Status, name))
+		return errors.Join(c.Client.Get(ctx, key, profile), isReady(profile, &profile.Status))
 	})
 }
 
@@ -157,12 +158,12 @@ func IsReady(pod *corev1.Pod) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("Pod %s is not Ready, its phase is %s", pod.Name, pod.Status.Phase)
+	return fmt.Errorf("the Pod %s is not Ready, its phase is %s", pod.Name, pod.Status.Phase)
 }
 
 // Get returns what an HTTP server answers: of a Pod, by its IP, or of a Service, by its address.
 func Get(ctx context.Context, url string) (status int, body string, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
 		return 0, "", err
 	}

@@ -44,23 +44,7 @@ func run(ctx context.Context, images []string) error {
 		return err
 	}
 	fmt.Printf("ready after %s\n\nexport KUBECONFIG=%s\n\nCtrl-C ends it\n", n.Took.Round(10*time.Millisecond), n.OutsideKubeconfig)
-	err = watch(ctx, n)
+	err = n.Wait(ctx)
 	fmt.Println("stopping the node")
 	return errors.Join(err, n.Stop())
-}
-
-// watch returns when it is time to stop: somebody says so, or one of the node's programs has ended.
-func watch(ctx context.Context, n *node.Node) error {
-	ticker := time.NewTicker(time.Second)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-			if err := n.Err(); err != nil {
-				return err
-			}
-		}
-	}
 }
