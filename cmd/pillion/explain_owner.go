@@ -48,7 +48,7 @@ func (e *explaining) ownerOf(ctx context.Context, object *unstructured.Unstructu
 			break
 		}
 		kinds := podKinds()
-		i := slices.IndexFunc(kinds, func(k podKind) bool {
+		i := slices.IndexFunc(kinds, func(k targetKind) bool {
 			return k.GroupKind() == schema.FromAPIVersionAndKind(ref.APIVersion, ref.Kind).GroupKind()
 		})
 		if i < 0 {

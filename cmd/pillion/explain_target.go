@@ -21,19 +21,19 @@ import (
 
 // target is an object of the cluster.
 type target struct {
-	kind *podKind
+	kind *targetKind
 	name string
 }
 
-// podKind is a kind of objects that have a Pod template, or of Pods.
-type podKind struct {
+// targetKind is a kind of objects that a command takes.
+type targetKind struct {
 	schema.GroupVersionKind
 	names []string // kubectl's
 }
 
-func podKinds() []podKind {
+func podKinds() []targetKind {
 	apps, batch, core := appsv1.SchemeGroupVersion, batchv1.SchemeGroupVersion, corev1.SchemeGroupVersion
-	return []podKind{
+	return []targetKind{
 		{core.WithKind("Pod"), []string{"pod", "pods", "po"}},
 		{apps.WithKind("Deployment"), []string{"deployment", "deployments", "deploy"}},
 		{apps.WithKind("StatefulSet"), []string{"statefulset", "statefulsets", "sts"}},
@@ -57,28 +57,42 @@ func kindNames() string {
 
 // parseTargets reads TYPE/NAME..., or TYPE NAME... as kubectl does.
 func parseTargets(args []string) ([]target, error) {
+	return parseTargetsOf(podKinds(), "deploy/shop", args, func(kind string) error {
+		return fmt.Errorf("%q is no type with Pods that Pillion knows; write one of %s. Of another kind give the template as a Pod by -f",
+			kind, kindNames())
+	})
+}
+
+// parseTargetsOf reads the names of objects of some kinds. unknown says what is wrong with another kind.
+func parseTargetsOf(kinds []targetKind, example string, args []string, unknown func(kind string) error) ([]target, error) {
+	kindOf := func(name string) int {
+		resource, _, _ := strings.Cut(strings.ToLower(name), ".") // deployments.apps
+		return slices.IndexFunc(kinds, func(k targetKind) bool { return slices.Contains(k.names, resource) })
+	}
 	if len(args) > 0 && !strings.Contains(args[0], "/") {
-		if len(args) == 1 {
+		switch {
+		case kindOf(args[0]) < 0 && len(args) > 1:
+			return nil, unknown(args[0])
+		case kindOf(args[0]) >= 0 && len(args) == 1:
 			return nil, fmt.Errorf("%s is not enough: name the object too, as in %s/NAME", args[0], args[0])
 		}
 		rest := make([]string, 0, len(args)-1)
 		for _, name := range args[1:] {
 			rest = append(rest, args[0]+"/"+name)
 		}
-		args = rest
+		if len(rest) > 0 {
+			args = rest
+		}
 	}
 	targets := make([]target, 0, len(args))
 	for _, arg := range args {
 		kind, name, _ := strings.Cut(arg, "/")
 		if name == "" || strings.Contains(name, "/") {
-			return nil, fmt.Errorf("%q names no object: write it as TYPE/NAME, for example deploy/shop", arg)
+			return nil, fmt.Errorf("%q names no object: write it as TYPE/NAME, for example %s", arg, example)
 		}
-		resource, _, _ := strings.Cut(strings.ToLower(kind), ".") // deployments.apps
-		kinds := podKinds()
-		i := slices.IndexFunc(kinds, func(k podKind) bool { return slices.Contains(k.names, resource) })
+		i := kindOf(kind)
 		if i < 0 {
-			return nil, fmt.Errorf("%q is no type with Pods that Pillion knows; write one of %s. Of another kind give the template as "+
-				"a Pod by -f", kind, kindNames())
+			return nil, unknown(kind)
 		}
 		targets = append(targets, target{&kinds[i], name})
 	}

@@ -14,6 +14,7 @@ const (
 	groupCluster   = "cluster"
 	groupPod       = "pod"
 	groupPeople    = "people"
+	groupCleanUp   = "clean-up"
 )
 
 // rootCommand returns the whole command line. Its commands return errors and print none of them.
@@ -40,11 +41,13 @@ webhook does.`,
 	root.AddGroup(
 		&cobra.Group{ID: groupPeople, Title: "Ask why:"},
 		&cobra.Group{ID: groupManifests, Title: "Without a cluster:"},
+		&cobra.Group{ID: groupCleanUp, Title: "Clean up a cluster:"},
 		&cobra.Group{ID: groupCluster, Title: "In a cluster:"},
 		&cobra.Group{ID: groupPod, Title: "In Pods, added by Pillion:"},
 	)
 	addGroup(root, groupPeople, explainCommand(), profilesCommand(), certsCommand(), docsCommand())
 	addGroup(root, groupManifests, lintCommand(), testCommand(), injectCommand(), reviewCommand())
+	addGroup(root, groupCleanUp, releaseCommand())
 	addGroup(root, groupCluster, webhookCommand(), controllerCommand())
 	addGroup(root, groupPod, metricsProxyCommand())
 	root.AddCommand(versionCommand())

@@ -16,7 +16,7 @@ import (
 )
 
 // mostArguments is how many arguments commands take that take any; -1: as many as there are.
-var mostArguments = map[string]int{"docs": 1, "explain": -1, "lint": -1, "profiles": 1, "test": -1}
+var mostArguments = map[string]int{"docs": 1, "explain": -1, "lint": -1, "profiles": 1, "release": -1, "test": -1}
 
 func TestCommands(t *testing.T) {
 	root := rootCommand()
@@ -49,7 +49,8 @@ func TestCommands(t *testing.T) {
 	}
 	slices.Sort(names)
 	want := []string{
-		"certs", "controller", "docs", "explain", "inject", "lint", "metrics-proxy", "profiles", "review", "test", "version", "webhook",
+		"certs", "controller", "docs", "explain", "inject", "lint", "metrics-proxy", "profiles", "release", "review", "test",
+		"version", "webhook",
 	}
 	if !slices.Equal(names, want) {
 		t.Errorf("there are the commands %v, want %v", names, want)

@@ -137,23 +137,13 @@ func TestKubectlInstalls(t *testing.T) {
 	createDefaultAccounts(t, namespace, selfCheck)
 	pillion = startProcesses(t, binary)
 	awaitEntries(t)
-	removeEverything(t)
+	documented(t, "Everything goes", 0)
+	documented(t, "Everything goes", 2)
 	pillion.controller.stop(t)
 	pillion.webhook.stop(t)
 	if left := withoutTests(added(t, before)); len(left) > 0 {
 		t.Errorf("it leaves %q", left)
 	}
-}
-
-// removeEverything runs the commands for everything but the last two, which are Helm's, and then those without Helm.
-func removeEverything(t *testing.T) {
-	t.Helper()
-	kubectl(t, "delete", "mutatingwebhookconfiguration,validatingwebhookconfiguration", "pillion")
-	kubectl(t, "annotate", "clusterpatternprofiles", "--all", "pillion.dev/release=true")
-	kubectl(t, "annotate", "patternprofiles", "--all", "--all-namespaces", "pillion.dev/release=true")
-	kubectl(t, "delete", "--timeout=60s", "customresourcedefinition", "clusterpatternprofiles.pillion.dev",
-		"patternprofiles.pillion.dev")
-	documented(t, "Everything goes", 1)
 }
 
 // TestMonitoringApplies: deploy/monitoring.yaml beside it.

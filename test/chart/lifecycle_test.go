@@ -363,6 +363,7 @@ func reinstall(t *testing.T, binary string, before map[string]string, profile *v
 		t.Errorf("the profile is another one: %v", err)
 	}
 	documented(t, "Everything goes", 0)
+	documented(t, "Everything goes", 1)
 	pillion.controller.stop(t)
 	pillion.webhook.stop(t)
 	awaitFinished(t, selfCheck)
