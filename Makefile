@@ -20,6 +20,8 @@ BENCHCOUNT ?= 1
 BENCHPACKAGES ?= ./profiles ./webhook
 SOAK ?= .
 KEEP ?=
+NODE ?=
+ROUNDS ?= 12
 INSTALL_DIR ?= $(HOME)/.local/bin
 COMPONENTS ?= kube-apiserver etcd kubectl
 PLATFORMS ?= linux/amd64,linux/arm64
@@ -102,6 +104,10 @@ bench: controlplane ## measure decisions, and Pod creates through the API server
 test-node: node-needs node test-images bin/tools/helm ## run the tests on a real node; wants root and Debian packages, and says which
 	go test -v -count 1 -p 1 -timeout 30m ./test/node/...
 
+.PHONY: bench-node
+bench-node: node-needs node test-images bin/tools/helm ## measure on a real node how Pods start and end with each pattern, and Pillion's size; ROUNDS
+	go run ./test/node/bench --rounds $(ROUNDS)
+
 # It wants the machine for itself: certificates that live for five seconds fail calls where nobody gets the CPU to renew them.
 .PHONY: soak
 soak: controlplane ## let certificates, processes and the API server fail under traffic, for hours; SOAK='^TestX' picks some tests
@@ -110,9 +116,20 @@ soak: controlplane ## let certificates, processes and the API server fail under 
 ##@ Try
 
 .PHONY: demo
-demo: controlplane build ## start a control plane and Pillion, and show what happens to a Pod; KEEP=1 leaves it running
+demo: $(if $(NODE),demo-on-node,demo-on-loopback) ## show what Pillion does to Pods; NODE=1 runs them, on a real node; KEEP=1 leaves it running
+
+.PHONY: demo-on-loopback
+demo-on-loopback: controlplane build
 	go build -o bin/demo ./test/demo
 	@KEEP='$(KEEP)' exec bin/demo # not by go run, which calls an end by Ctrl-C a failure
+
+# What is missing is said before anything is built, whatever make does at once.
+.PHONY: demo-on-node
+demo-on-node: node-needs
+	@$(MAKE) --silent node bin/tools/helm
+	@$(MAKE) --silent test-images IMAGES='pillion git-sync gomplate memcached nginx nginx-exporter'
+	@go build -o bin/demo-node ./test/node/demo
+	@KEEP='$(KEEP)' exec bin/demo-node
 
 .PHONY: controlplane
 controlplane: ## fetch or build kube-apiserver, etcd and kubectl into bin/k8s (minutes, the first time); COMPONENTS names others

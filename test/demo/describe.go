@@ -19,8 +19,6 @@ import (
 // width is where text is wrapped.
 const width = 100
 
-func heading(number int, title string) string { return fmt.Sprintf("%d. %s", number, title) }
-
 // describeRequest prints what of an object asks for profiles.
 func describeRequest(out io.Writer, object *unstructured.Unstructured) {
 	_, _ = fmt.Fprintf(out, "   %s %s\n", object.GetKind(), nameOf(object.GetNamespace(), object.GetName()))

@@ -13,7 +13,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -25,6 +24,7 @@ import (
 	"github.com/pillion-dev/pillion/api/v1alpha1"
 	"github.com/pillion-dev/pillion/test/apiserver"
 	"github.com/pillion-dev/pillion/test/installation"
+	"github.com/pillion-dev/pillion/test/terminal"
 )
 
 //go:embed manifests
@@ -53,7 +53,7 @@ func scenes() []scene {
 
 // run shows the demonstration. Whatever happens, what it started has ended when it returns.
 func run(ctx context.Context, out io.Writer, keep bool) (err error) {
-	step := steps(out)
+	step := terminal.Steps(out)
 	dir, err := os.MkdirTemp("", "pillion-demo-")
 	if err != nil {
 		return fmt.Errorf("make a directory: %w", err)
@@ -88,25 +88,25 @@ func run(ctx context.Context, out io.Writer, keep bool) (err error) {
 	if err := installProfiles(ctx, server, out); err != nil {
 		return err
 	}
+	screen, err := newTerminal(out, server, binary, dir, workload)
+	if err != nil {
+		return err
+	}
 	for i, scene := range scenes() {
-		_, _ = fmt.Fprintf(out, "\n%s\n", heading(i+1, scene.title))
+		screen.Heading(i+1, scene.title)
 		if err := play(ctx, server, out, scene.manifest); err != nil {
 			return fmt.Errorf("%s: %w", scene.manifest, err)
 		}
 	}
-	terminal, err := newTerminal(server, binary, dir)
-	if err != nil {
-		return err
-	}
-	_, _ = fmt.Fprintf(out, "\n%s\n", heading(len(scenes())+1, "Whoever applies a workload is told at once, and may ask why"))
-	if err := ask(ctx, terminal, out); err != nil {
+	screen.Heading(len(scenes())+1, "Whoever applies a workload is told at once, and may ask why")
+	if err := ask(ctx, screen); err != nil {
 		return err
 	}
 	if !keep {
 		_, _ = fmt.Fprintf(out, "\nThat is all. 'make demo KEEP=1' stays up, for Pods of your own.\n")
 		return nil
 	}
-	return stayUp(ctx, terminal, out)
+	return stayUp(ctx, screen)
 }
 
 // installProfiles installs the profiles and returns once the controller says that they are ready.
@@ -179,18 +179,17 @@ func objectsOf(manifest string) ([]*unstructured.Unstructured, error) {
 	return apiserver.Read(file)
 }
 
-// ask applies a workload that asks for something wrong, and asks why its Pods are refused.
-func ask(ctx context.Context, terminal *terminal, out io.Writer) error {
-	const manifest = "deployment.yaml"
-	if err := terminal.save(manifest); err != nil {
-		return err
-	}
-	for _, command := range [][]string{
-		{"apply", "-f", manifest},
-		{"pillion", "explain", "deployment/store", "-n", "shop"},
-		{"pillion", "profiles", "-n", "shop"},
+// workload asks for something wrong.
+const workload = "deployment.yaml"
+
+// ask applies the workload, and asks why its Pods are refused. A command that fails says so itself.
+func ask(ctx context.Context, screen *terminal.Terminal) error {
+	for _, command := range []string{
+		"kubectl apply -f " + workload,
+		"kubectl pillion explain deployment/store -n shop",
+		"kubectl pillion profiles -n shop",
 	} {
-		if err := terminal.run(ctx, out, command...); err != nil {
+		if err := terminal.IgnoreFailure(screen.Run(ctx, command)); err != nil {
 			return err
 		}
 	}
@@ -198,12 +197,11 @@ func ask(ctx context.Context, terminal *terminal, out io.Writer) error {
 }
 
 // stayUp prints how to reach the API server and waits for Ctrl-C.
-func stayUp(ctx context.Context, terminal *terminal, out io.Writer) error {
-	_, _ = fmt.Fprintf(out, "\nStaying up until Ctrl-C. In another terminal:\n\n  export KUBECONFIG=%s\n  export PATH=%s:$PATH\n",
-		terminal.kubeconfig, terminal.path)
-	_, _ = fmt.Fprintf(out, "  kubectl get pillion; kubectl get pods -A -l %s=true; kubectl pillion help\n", v1alpha1.InjectedKey)
+func stayUp(ctx context.Context, screen *terminal.Terminal) error {
+	_, _ = fmt.Fprintf(screen.Out, "\nStaying up until Ctrl-C. In another terminal:\n\n  %s\n", exports(screen))
+	_, _ = fmt.Fprintf(screen.Out, "  kubectl get pillion; kubectl get pods -A -l %s=true; kubectl pillion help\n", v1alpha1.InjectedKey)
 	<-ctx.Done()
-	_, _ = fmt.Fprintln(out, "\nending")
+	_, _ = fmt.Fprintln(screen.Out, "\nending")
 	return nil
 }
 
@@ -218,12 +216,4 @@ func quote(logFile string) error {
 		content = content[len(content)-most:]
 	}
 	return fmt.Errorf("the log ends:\n%s", content)
-}
-
-// steps returns a function that prints what begins, with the seconds since the start.
-func steps(out io.Writer) func(string) {
-	start := time.Now()
-	return func(what string) {
-		_, _ = fmt.Fprintf(out, "%4.1fs %s\n", time.Since(start).Seconds(), what)
-	}
 }

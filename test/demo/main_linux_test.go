@@ -38,10 +38,10 @@ func TestTheDemonstrationShowsWhatPodsGain(t *testing.T) {
 			heading: "2. A namespace's label asks for every Pod in it",
 			want: []string{
 				"label pillion.dev/inject: site-content.page-cache", "Pod blog/web", "-> created, and gained:",
-				"+ native sidecar pillion-page-cache", "+ native sidecar pillion-site-content", "--ref=main",
+				"+ native sidecar pillion-site-content", "--ref=main", "+ native sidecar pillion-page-cache",
 				"+ container web sees /srv/site, read-only",
 				"+ container web has CACHE_HOST=127.0.0.1 CACHE_PORT=11211 CACHE_ADDRESS=127.0.0.1:11211",
-				"starts in this order: pillion-page-cache, pillion-site-content, web",
+				"starts in this order: pillion-site-content, pillion-page-cache, web",
 			},
 		},
 		"by policy": {

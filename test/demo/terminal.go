@@ -1,68 +1,45 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
 	"github.com/pillion-dev/pillion/test/apiserver"
+	"github.com/pillion-dev/pillion/test/terminal"
 )
 
-// terminal runs commands against the API server as people do: kubectl, and Pillion as its plugin.
-type terminal struct {
-	dir        string // where manifests are
-	kubectl    string
-	kubeconfig string
-	path       string // directories for $PATH
-}
-
-// newTerminal returns a terminal whose files are in a directory.
-func newTerminal(server *apiserver.Server, pillion, dir string) (*terminal, error) {
+// newTerminal returns a terminal in a directory, with the manifests named and a kubeconfig there, and Pillion as a plugin of kubectl.
+func newTerminal(out io.Writer, server *apiserver.Server, pillion, dir string, names ...string) (*terminal.Terminal, error) {
 	kubectl, err := apiserver.Kubectl()
 	if err != nil {
 		return nil, err
 	}
-	t := &terminal{dir: dir, kubectl: kubectl, kubeconfig: filepath.Join(dir, "kubeconfig")}
-	if err := apiserver.WriteKubeconfig(server.Config, t.kubeconfig); err != nil {
+	for _, name := range names {
+		content, err := manifests.ReadFile("manifests/" + name)
+		if err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	kubeconfig := filepath.Join(dir, "kubeconfig")
+	if err := apiserver.WriteKubeconfig(server.Config, kubeconfig); err != nil {
 		return nil, err
 	}
 	// kubectl runs the program of this name for "kubectl pillion".
 	if err := os.Symlink(pillion, filepath.Join(dir, "kubectl-pillion")); err != nil {
 		return nil, fmt.Errorf("make Pillion a plugin of kubectl: %w", err)
 	}
-	t.path = dir + string(os.PathListSeparator) + filepath.Dir(kubectl)
-	return t, nil
+	return &terminal.Terminal{
+		Out: out, Dir: dir, Path: []string{dir, filepath.Dir(kubectl)}, Env: []string{"KUBECONFIG=" + kubeconfig},
+	}, nil
 }
 
-// save writes a manifest of the demonstration where commands find it.
-func (t *terminal) save(manifest string) error {
-	content, err := manifests.ReadFile("manifests/" + manifest)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(t.dir, manifest), content, 0o600)
-}
-
-// run runs kubectl with arguments, and prints the command and what it prints. A command that fails says so itself.
-func (t *terminal) run(ctx context.Context, out io.Writer, arguments ...string) error {
-	command := exec.CommandContext(ctx, t.kubectl, arguments...)
-	command.Dir = t.dir
-	command.Env = append(os.Environ(), "KUBECONFIG="+t.kubeconfig, "PATH="+t.path+string(os.PathListSeparator)+os.Getenv("PATH"))
-	printed, err := command.CombinedOutput()
-	if failed := (*exec.ExitError)(nil); err != nil && !errors.As(err, &failed) {
-		return fmt.Errorf("run kubectl: %w", err)
-	}
-	_, _ = fmt.Fprintf(out, "   $ kubectl %s\n", strings.Join(arguments, " "))
-	lines := bufio.NewScanner(bytes.NewReader(printed))
-	for lines.Scan() {
-		_, _ = fmt.Fprintln(out, strings.TrimRight("     "+lines.Text(), " "))
-	}
-	return lines.Err()
+// exports returns the lines for another terminal that make it like this one.
+func exports(t *terminal.Terminal) string {
+	return fmt.Sprintf("export %s\n  export PATH=%s:$PATH", strings.Join(t.Env, " "), strings.Join(t.Path, string(os.PathListSeparator)))
 }
