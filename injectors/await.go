@@ -17,8 +17,13 @@ const awaitMain = `end=$(($(date +%s) + $1)); shift; until "$@" >/dev/null 2>&1;
 // adds that to the start of every Pod (docs/decisions/0003-what-is-awaited.md). A hook's command is not expanded, so it has no
 // need of literal.
 func awaited(timeout time.Duration, command ...string) *corev1.Lifecycle {
+	return hook(awaitMain, timeout, command...)
+}
+
+// hook runs shell lines, whose first argument is a number of seconds.
+func hook(lines string, timeout time.Duration, args ...string) *corev1.Lifecycle {
 	seconds := strconv.Itoa(int(timeout / time.Second))
 	return &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
-		Exec: &corev1.ExecAction{Command: append([]string{"sh", "-c", awaitMain, "sh", seconds}, command...)},
+		Exec: &corev1.ExecAction{Command: append([]string{"sh", "-c", lines, "sh", seconds}, args...)},
 	}}
 }

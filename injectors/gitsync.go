@@ -22,6 +22,7 @@ const (
 	gitSecretDirectory = "/etc/git-secret"
 	gitConfigDirectory = "/etc/git-sync"
 	gitSparseFile      = "sparse-checkout"
+	gitErrorFile       = "/tmp/error.json"
 )
 
 // syncSlack is how much longer than one sync the first one is waited for, so that git-sync itself says why it timed out.
@@ -130,19 +131,27 @@ func gitSyncArgs(spec *v1alpha1.GitSync) []string {
 	}
 	return append(args,
 		"--period="+spec.Period.Duration.String(),
-		// Once the app runs, a server that is away must not end git-sync. Before, it must: the Pod's status then tells the cause.
+		// A server that is away must not end git-sync, which may have files from before: the Pod would not be ready, although the
+		// app can serve. Where it has none the hook ends it, with the cause.
 		"--max-failures=-1",
-		"--init-max-failures=5",
 		"--init-period=2s",
+		"--error-file="+gitErrorFile,
 		// A process whose working directory is in the old commit's files keeps it for a while.
 		"--stale-worktree-timeout=60s",
 	)
 }
 
+// firstSyncMain waits for as many seconds as its first argument says until the second is there, and gives up when git-sync has
+// failed five times, by the file of its third, which git-sync writes anew for each failure. What it says the Pod's status tells.
+const firstSyncMain = `end=$(($(date +%s) + $1)); n=0; rm -f "$3"; until test -e "$2"; do ` +
+	`if test -s "$3"; then cause=$(cat "$3"); rm -f "$3"; n=$((n + 1)); fi; ` +
+	`if [ "$n" -ge 5 ] || [ "$(date +%s)" -ge "$end" ]; then echo "gave up after $n failures: $cause"; exit 1; fi; ` +
+	`sleep 0.05 2>/dev/null || sleep 1; done`
+
 // firstSync holds the app until the link is there. It looks for the files and not at git-sync's HTTP endpoint, which turns the Pod
 // unready when git-sync restarts while the server is away.
 func firstSync(spec *v1alpha1.GitSync) *corev1.Lifecycle {
-	return awaited(spec.SyncTimeout.Duration+syncSlack, "test", "-e", gitDirectory+"/"+spec.Link+"/")
+	return hook(firstSyncMain, spec.SyncTimeout.Duration+syncSlack, gitDirectory+"/"+spec.Link+"/", gitErrorFile)
 }
 
 // addCheckout adds the volume of the files to git-sync and the app, and a /tmp, without which git-sync does not start.
@@ -203,7 +212,7 @@ func addCredentials(fragment *weave.Fragment, container *corev1.Container, crede
 }
 
 // addGitSecret mounts keys of a Secret. Its files belong to root, so that they must be readable by all: ssh looks only at the mode
-// of files of its own uid. It is optional, so that git-sync says in the Pod's status which file is missing; the kubelet would
+// of files of its own uid. It is optional, so that the Pod's status says in git's or ssh's words what is missing; the kubelet would
 // wait for it without end.
 func addGitSecret(fragment *weave.Fragment, container *corev1.Container, secret string, items ...corev1.KeyToPath) {
 	volume := corev1.Volume{

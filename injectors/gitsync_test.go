@@ -67,8 +67,8 @@ func TestGitSyncIsANativeSidecarThatTheAppWaitsFor(t *testing.T) {
 				"--sync-timeout=2m0s",
 				"--period=30s",
 				"--max-failures=-1",
-				"--init-max-failures=5",
 				"--init-period=2s",
+				"--error-file=/tmp/error.json",
 				"--stale-worktree-timeout=60s",
 			},
 			Env: []corev1.EnvVar{{Name: "HOME", Value: "/tmp"}},
@@ -77,7 +77,7 @@ func TestGitSyncIsANativeSidecarThatTheAppWaitsFor(t *testing.T) {
 				Limits:   corev1.ResourceList{"cpu": resource.MustParse("500m"), "memory": resource.MustParse("256Mi")},
 			},
 			RestartPolicy: new(corev1.ContainerRestartPolicyAlways),
-			Lifecycle:     awaited(130*time.Second, "test", "-e", "/git/current/"),
+			Lifecycle:     hook(firstSyncMain, 130*time.Second, "/git/current/", "/tmp/error.json"),
 			VolumeMounts: []corev1.VolumeMount{
 				{Name: "pillion-site-content", MountPath: "/git"},
 				{Name: "pillion-site-content-tmp", MountPath: "/tmp"},
@@ -271,7 +271,7 @@ func TestGitSyncIsWaitedForLongerThanOneSyncTakes(t *testing.T) {
 	_, container := gitSyncFragmentOf(t, siteContent(func(spec *v1alpha1.GitSync) {
 		spec.SyncTimeout = &metav1.Duration{Duration: 90*time.Second + time.Millisecond}
 	}))
-	want := awaited(100*time.Second, "test", "-e", "/git/current/")
+	want := hook(firstSyncMain, 100*time.Second, "/git/current/", "/tmp/error.json")
 	if diff := cmp.Diff(want, container.Lifecycle); diff != "" {
 		t.Errorf("lifecycle (-want +got):\n%s", diff)
 	}

@@ -6,7 +6,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log"
 	"os"
 	"os/signal"
@@ -52,11 +55,13 @@ func run(ctx context.Context, s settings, logger *log.Logger) error {
 		switch {
 		case err != nil:
 			failures++
-			if limit := s.failureLimit(isFirst); limit >= 0 && failures >= limit {
+			tell(s.errorFile, err, logger)
+			if limit := s.failureLimit(); limit >= 0 && failures >= limit {
 				return fmt.Errorf("too many failures, aborting after %d: %w", failures, err)
 			}
 			logger.Printf("error syncing repo, will retry (failure %d): %v", failures, err)
 		default:
+			tell(s.errorFile, nil, logger)
 			if published.isNew || isFirst {
 				logger.Printf("updated successfully to %s", published.hash)
 				hook.send(published.hash)
@@ -87,4 +92,27 @@ func syncOnce(ctx context.Context, r *repository, s settings) (published, error)
 		return p, fmt.Errorf("no sync within --sync-timeout=%s: %w", s.syncTimeout, err)
 	}
 	return p, err
+}
+
+// tell writes the file of the last failure, as JSON like git-sync's and whole at every moment, or removes it where there is none.
+func tell(file string, failure error, logger *log.Logger) {
+	if file == "" {
+		return
+	}
+	if failure == nil {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			logger.Printf("can't delete the error-file: %v", err)
+		}
+		return
+	}
+	content, err := json.Marshal(map[string]string{"Msg": "error syncing repo, will retry", "Err": failure.Error()})
+	if err == nil {
+		err = os.WriteFile(file+".new", content, 0o644) //nolint:gosec // git-sync's own has this mode
+	}
+	if err == nil {
+		err = os.Rename(file+".new", file)
+	}
+	if err != nil {
+		logger.Printf("can't write the error-file: %v", err)
+	}
 }

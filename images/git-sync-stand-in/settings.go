@@ -20,12 +20,12 @@ type settings struct {
 	sparseFile            string
 	syncTimeout           time.Duration
 
-	oneTime         bool
-	period          time.Duration
-	initPeriod      time.Duration
-	maxFailures     int
-	initMaxFailures int
-	staleTimeout    time.Duration
+	oneTime      bool
+	period       time.Duration
+	initPeriod   time.Duration
+	maxFailures  int
+	errorFile    string
+	staleTimeout time.Duration
 
 	sshKeyFile        string
 	sshKnownHosts     bool
@@ -77,7 +77,7 @@ func (s *settings) flags() map[string]flag {
 		"one-time":               {read: func(string) error { s.oneTime = true; return nil }, bare: true},
 		"period":                 {read: duration(&s.period), when: continuous},
 		"max-failures":           {read: number(&s.maxFailures, -1), when: continuous},
-		"init-max-failures":      {read: number(&s.initMaxFailures, -1), when: continuous},
+		"error-file":             {read: absolute(&s.errorFile), when: continuous},
 		"init-period":            {read: duration(&s.initPeriod), when: continuous},
 		"stale-worktree-timeout": {read: duration(&s.staleTimeout), when: continuous},
 
@@ -168,15 +168,11 @@ func (s *settings) misfits(known map[string]flag, seen map[string]bool) []error 
 }
 
 // failureLimit returns how many failures in a row end the run; below 0 there is no such number.
-func (s *settings) failureLimit(isFirst bool) int {
-	switch {
-	case s.oneTime:
+func (s *settings) failureLimit() int {
+	if s.oneTime {
 		return 0
-	case isFirst:
-		return s.initMaxFailures
-	default:
-		return s.maxFailures
 	}
+	return s.maxFailures
 }
 
 func text(to *string) func(string) error {

@@ -20,7 +20,7 @@ var (
 		"--depth=1", "--submodules=recursive", "--sync-timeout=2m0s",
 	}
 	continuousArgs = append(slices.Clone(commonArgs),
-		"--period=30s", "--max-failures=-1", "--init-max-failures=5", "--init-period=2s", "--stale-worktree-timeout=60s")
+		"--period=30s", "--max-failures=-1", "--init-period=2s", "--error-file=/tmp/error.json", "--stale-worktree-timeout=60s")
 	onceArgs = append(slices.Clone(commonArgs), "--one-time")
 
 	webhookArgs = []string{

@@ -92,7 +92,7 @@ func (s *server) args(base []string, changes ...string) []string {
 		"--sync-timeout=50s",
 	}, changes...)
 	if slices.Contains(base, "--max-failures=-1") {
-		changes = append([]string{"--period=20ms", "--init-period=20ms"}, changes...)
+		changes = append([]string{"--period=20ms", "--init-period=20ms", "--error-file=" + s.volume + "/error.json"}, changes...)
 	}
 	for _, change := range changes {
 		name, _, _ := strings.Cut(change, "=")
@@ -306,6 +306,25 @@ func TestDepthSparseFilesAndSubmodules(t *testing.T) {
 	}
 }
 
+func TestFailuresBeforeTheFirstSyncAreTold(t *testing.T) {
+	s := newServer(t)
+	s.push(map[string]string{"page": "page"})
+	told := func() string {
+		content, _ := os.ReadFile(s.volume + "/error.json")
+		return string(content)
+	}
+	p := s.start(nil, s.args(continuousArgs, "--ref=late")...)
+	for range 6 { // each failure writes the file anew
+		p.await("a failure", func() bool { return strings.Contains(told(), "couldn't find remote ref late") })
+		if err := os.Remove(s.volume + "/error.json"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.git(s.work, "push", "--quiet", s.bare, "HEAD:late")
+	p.await("the first sync", s.has("page", "page"))
+	p.await("no failure to tell", func() bool { return told() == "" })
+}
+
 func TestFailuresBeforeTheFirstSyncEndIt(t *testing.T) {
 	s := newServer(t)
 	s.push(map[string]string{"page": "page"})
@@ -314,8 +333,8 @@ func TestFailuresBeforeTheFirstSyncEndIt(t *testing.T) {
 		failures int
 		want     string
 	}{
-		"a ref that is not there":        {args: s.args(continuousArgs, "--ref=nosuch", "--init-max-failures=3"), failures: 3, want: "couldn't find remote ref nosuch"},
-		"a repository that is not there": {args: s.args(continuousArgs, "--repo=file:///nosuch", "--init-max-failures=2"), failures: 2, want: "/nosuch"},
+		"a ref that is not there":        {args: s.args(continuousArgs, "--ref=nosuch", "--max-failures=3"), failures: 3, want: "couldn't find remote ref nosuch"},
+		"a repository that is not there": {args: s.args(continuousArgs, "--repo=file:///nosuch", "--max-failures=2"), failures: 2, want: "/nosuch"},
 		"once":                           {args: s.args(onceArgs, "--ref=nosuch"), failures: 1, want: "couldn't find remote ref nosuch"},
 		"a password that cannot be read": {
 			args:     s.args(onceArgs, "--username=git", "--password-file=/nosuch/password"),
@@ -353,7 +372,7 @@ func TestFailuresAfterTheFirstSync(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newServer(t)
 			s.push(map[string]string{"page": "1"})
-			p := s.start(nil, s.args(continuousArgs, test.limit, "--init-max-failures=1")...)
+			p := s.start(nil, s.args(continuousArgs, test.limit)...)
 			p.await("the first sync", s.has("page", "1"))
 			if err := os.Rename(s.bare, s.bare+".away"); err != nil {
 				t.Fatal(err)
